@@ -1,0 +1,68 @@
+# make help lists the targets. Nothing but python3 (3.11 or newer, with venv) and make needs to be there before.
+VENV ?= .venv
+PYTHON ?= python3
+PER_CLASS ?= 60
+ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.claspkit-installed
+BENCHMARKS := $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
+OFFLINE := HF_HUB_OFFLINE=1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup calibrate test test-long lint format bench clean
+.DELETE_ON_ERROR:
+
+help: ## print this list
+	@echo "claspkit: offline calibration of visual-token pruning"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
+	  printf '  make %-10s %s\n' "$$target" "$$text"; done
+	@echo "settings: VENV=$(VENV) PYTHON=$(PYTHON) PER_CLASS=$(PER_CLASS) ARGS='$(ARGS)' (for the command or for pytest)"
+
+# Installed again only when what to install has changed.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: claspkit needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "       Name another interpreter, for example: make PYTHON=python3.12 test" >&2; exit 1; }
+	@echo "setup: installing claspkit and its pinned dependencies into $(VENV) (minutes, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+setup: $(STAMP) ## create the environment with the pinned dependencies
+	@echo "setup: $(VENV) is ready"
+
+calibrate: $(STAMP) ## calibrate the embedded mini model: PER_CLASS samples per class, a profile and a report
+	@echo "calibrate: the embedded mini model, $(PER_CLASS) samples per class"
+	@$(BIN)/clasp-calibrate --model mini --per-class $(PER_CLASS) $(ARGS)
+
+test: lint ## lint, then every test that is not marked long
+	@echo "test: every test that is not marked long"
+	@$(OFFLINE) $(BIN)/python -m pytest -m "not long" $(ARGS)
+
+# pytest exits with 5 when no test carries the mark.
+test-long: $(STAMP) ## the tests marked long
+	@echo "test-long: the tests marked long"
+	@$(OFFLINE) $(BIN)/python -m pytest -m long $(ARGS) || { status=$$?; [ $$status -eq 5 ] || exit $$status; }
+
+lint: $(STAMP) ## style (ruff), types (mypy, strict), who may import whom (import-linter)
+	@echo "lint: style, types, import contracts"
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: $(STAMP) ## sort imports and mend what ruff can mend by itself
+	@echo "format: sorting imports, mending what ruff can mend"
+	@$(BIN)/ruff check --fix
+
+bench: $(STAMP) ## every script in benchmarks/, one after the other, on two threads
+	@echo "bench: $(words $(BENCHMARKS)) scripts from benchmarks/"
+	@failed=; for script in $(BENCHMARKS); do echo "== $$script"; \
+	  $(OFFLINE) OMP_NUM_THREADS=2 $(BIN)/python $$script || failed="$$failed $$script"; done; \
+	  [ -z "$$failed" ] || { echo "error: failed:$$failed" >&2; exit 1; }
+
+clean: ## remove builds and tool caches; the environment and runs/ stay
+	@echo "clean: removing builds and tool caches (the environment and runs/ stay)"
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find profiles router runtime cache calib mini tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,19 @@
+"""Vision-layer outputs on disk: HDF5, verified and resumable.
+
+Torch is not loaded from here, because the writing process imports this package too: extraction is
+``claspkit.cache.extract``, tensors are ``claspkit.cache.tensors``, a model's key ``claspkit.cache.encoder``.
+"""
+
+from .keys import DTYPES, FeatureKey
+from .store import BadShard, FeatureStore, MissingImageError, VerifyReport
+from .writer import FeatureWriter
+
+__all__ = [
+    "DTYPES",
+    "BadShard",
+    "FeatureKey",
+    "FeatureStore",
+    "FeatureWriter",
+    "MissingImageError",
+    "VerifyReport",
+]

@@ -1,0 +1,169 @@
+"""The parent's end of the writing process: starts it, feeds it, and turns its death into a typed error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from claspkit.profiles.errors import ResourceError
+
+from .keys import FeatureKey
+from .layout import PART_SUFFIX, Features, image_shape, shard_bytes_needed
+from .manifest import ShardEntry
+
+# A fresh interpreter, not multiprocessing: its spawn runs the user's script a second time when that lacks a
+# `__main__` guard. The child sees the same modules because it is given the same path.
+_START = "import sys; sys.path[:] = sys.argv[2:]; from claspkit.cache.child import serve; serve(sys.argv[1])"
+_PIPE_BYTES = 1 << 20
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes an ordinary user can still write in the folder's file system."""
+    return shutil.disk_usage(folder).free
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """Raise ResourceError, naming bytes needed and free, unless ``needed`` bytes are free in ``folder``."""
+    free = free_bytes(folder)
+    if free < needed:
+        raise ResourceError(
+            f"not enough disk space for {what}: {needed} bytes needed, {free} free in {folder}. "
+            "Make room, or choose another folder, and run the same command again; finished shards are kept."
+        )
+
+
+class ShardWriter:
+    """Writes shards one after the other through one child process, which lives as long as this object.
+
+    After a ResourceError the writer is finished; what was committed stays, the shard in work is removed.
+    """
+
+    def __init__(self, folder: Path, key: FeatureKey) -> None:
+        self._folder = folder.resolve()
+        self._key = key
+        self._name: str | None = None
+        self._expected = 0
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed in close()
+        self._child = subprocess.Popen(
+            [sys.executable, "-c", _START, str(self._folder), *sys.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            pipesize=_PIPE_BYTES,
+        )
+
+    def begin(self, name: str, images: int) -> None:
+        """Start a shard that is going to hold up to ``images`` images.
+
+        Raises:
+            ResourceError: not enough free space, or the child is gone.
+        """
+        needed = shard_bytes_needed(self._key, images)
+        require_space(self._folder, needed, f"the next shard of {images} images")
+        self._name, self._expected = name, images
+        self._send({"op": "begin", "name": name, "key": self._key.to_dict()})
+
+    def add(self, digest: str, features: Features) -> None:
+        """Hand over one image: (layers, tokens, width) in storage dtype.
+
+        Raises:
+            ResourceError: the child failed, for instance because the disk is full.
+        """
+        data = np.ascontiguousarray(features).view(np.uint8).data
+        self._send({"op": "image", "digest": digest, "size": data.nbytes}, data)
+
+    def commit(self) -> ShardEntry:
+        """Finish the shard: when this returns, its file is on disk under its final name.
+
+        Raises:
+            ResourceError: the child failed.
+        """
+        assert self._name is not None
+        assert self._child.stdout is not None
+        self._send({"op": "commit"}, flush=True)
+        answer = self._parse(self._child.stdout.readline())
+        if answer is None or "error" in answer:
+            raise self._failure(answer)
+        images = tuple(answer["images"])
+        name, self._name = self._name, None
+        shape = (len(images), *image_shape(self._key))
+        return ShardEntry(name, answer["sha256"], answer["bytes"], images, shape)
+
+    def close(self) -> None:
+        """End the child and remove an unfinished shard; may be called twice."""
+        self._reap()
+        self._errors.close()
+
+    def _send(self, command: dict[str, Any], data: memoryview | None = None, flush: bool = False) -> None:
+        assert self._child.stdin is not None
+        try:
+            self._child.stdin.write(json.dumps(command).encode() + b"\n")
+            if data is not None:
+                self._child.stdin.write(data)
+            if flush:
+                self._child.stdin.flush()
+        except (BrokenPipeError, ValueError) as error:  # ValueError: closed by an earlier failure
+            raise self._failure(None) from error
+
+    @staticmethod
+    def _parse(line: bytes) -> dict[str, Any] | None:
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            return None
+        return answer if isinstance(answer, dict) else None
+
+    def _reap(self) -> bytes:
+        """Close the pipes, wait for the child, remove what it left; return what it had still answered."""
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._child.stdin.close()
+        rest = b"" if self._child.stdout.closed else self._child.stdout.read()
+        self._child.stdout.close()
+        self._child.wait()
+        if self._name is not None:
+            (self._folder / (self._name + PART_SUFFIX)).unlink(missing_ok=True)
+            self._name = None
+        return rest
+
+    def _failure(self, answer: dict[str, Any] | None) -> ResourceError:
+        """The error for a child that failed; ends it first, so that the space it held counts as free."""
+        name, needed = self._name or "a shard", shard_bytes_needed(self._key, self._expected)
+        rest = self._reap()
+        answer = answer or self._parse(rest.splitlines()[-1] if rest else b"")
+        end = "Finished shards are kept; run the same command again to continue."
+        if answer and answer.get("full"):
+            return ResourceError(
+                f"the disk is full: writing {name} needs {needed} bytes, {free_bytes(self._folder)} are free "
+                f"now in {self._folder} (its unfinished part was removed). Make room first. {end}"
+            )
+        if answer and "error" in answer:
+            return ResourceError(f"{name} could not be written in {self._folder}: {answer['error']}. {end}")
+        return ResourceError(f"the process that writes {name} {self._cause_of_death()}. {end}")
+
+    def _cause_of_death(self) -> str:
+        code = self._child.returncode
+        if code < 0:
+            try:
+                which = signal.Signals(-code).name
+            except ValueError:
+                which = str(-code)
+            hint = "; the system kills a process so when memory runs out" if -code == signal.SIGKILL else ""
+            return f"was killed by signal {which}{hint}"
+        if self._errors.closed:
+            return f"ended with exit code {code}"
+        self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(0, self._errors.tell() - 2000))
+        said = self._errors.read().decode(errors="replace").strip().splitlines()
+        return f"ended with exit code {code}" + (f", saying {said[-1][:300]!r}" if said else "")

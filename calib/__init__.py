@@ -1,0 +1,1 @@
+"""The pipeline: samples, labels, features, search, profile."""

@@ -1,0 +1,76 @@
+"""The command line: ``claspkit`` and its shortcut ``clasp-calibrate``. Parsing here, work elsewhere."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import click
+import typer
+from rich.console import Console
+
+from claspkit.profiles.errors import ClaspError
+
+from .cli_look import doctor, export, inspect, plan, report
+from .cli_stages import calibrate, stage_command
+from .cli_store import store_app
+from .cli_use import route, run
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="claspkit",
+    help="Calibrate visual-token pruning for a vision-language model, look at what was found, and use it.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+app.command()(calibrate)
+app.command(help="Run a calibration up to the labels.")(stage_command("label"))
+app.add_typer(store_app, name="cache")
+app.command(help="Run a calibration up to the scores of the search, without a profile.")(stage_command("search"))
+app.command()(plan)
+app.command()(inspect)
+app.command()(report)
+app.command()(export)
+app.command()(run)
+app.command()(route)
+app.command()(doctor)
+
+_single = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+_single.command(name="clasp-calibrate")(calibrate)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of ``claspkit``; ends the process with the exit code of design section 7."""
+    _exit(app, arguments)
+
+
+def calibrate_main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of ``clasp-calibrate``, the same as ``claspkit calibrate``."""
+    _exit(_single, arguments)
+
+
+def _exit(application: typer.Typer, arguments: Sequence[str] | None) -> NoReturn:
+    """Run a command and turn every error a user can meet into one message and its exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    console = Console(stderr=True, highlight=False)
+    try:
+        sys.exit(application(args=arguments, standalone_mode=False) or 0)
+    except ClaspError as error:
+        console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        console.print("interrupted; what was finished is kept, run the same command again to continue", markup=False)
+        sys.exit(INTERRUPTED)
+
+
+def _terminate(_: int, __: FrameType | None) -> NoReturn:
+    """A scheduler's SIGTERM ends a run like Ctrl-C: cleanly and resumable."""
+    raise KeyboardInterrupt

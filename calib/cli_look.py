@@ -1,0 +1,154 @@
+"""``claspkit plan | inspect | report | export | doctor``: look before, at and after a run."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from claspkit.profiles.canonical import strict_loads, write_atomic
+from claspkit.profiles.errors import CorruptError
+from claspkit.profiles.records import read_records
+
+from .config import read_lock
+from .export import export_profile
+from .folder import RunFolder, read_samples
+from .ledger import Ledger
+from .plan import make_plan
+from .report import render_report
+from .schedule import parse_stages
+from .table import print_summary
+
+RunArgument = Annotated[Path, typer.Argument(help="Run folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "datasets",
+    "h5py",
+    "numpy",
+    "optuna",
+    "pydantic",
+    "typer",
+    "pillow",
+    "torchvision",
+)
+
+
+def plan(
+    model: Annotated[str, typer.Option(help="Alias, hub id, or folder; only its config is read.")],
+    per_class: Annotated[int, typer.Option(min=1, help="Samples per class.")],
+    budget: Annotated[str, typer.Option(help="Nominal visual tokens (192) or share of them (1/3).")] = "1/3",
+    schedule: Annotated[str, typer.Option(help="Named stage list: plain or recycled.")] = "plain",
+    stage: Annotated[
+        list[str] | None, typer.Option("--stage", help="AFTER_LAYER:KEEP, instead of a named budget.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a calibration would cost and what the budget means, before anything runs.
+
+    Example:
+
+      claspkit plan --model llava-1.5-7b --per-class 2000 --budget 192
+    """
+    lines = make_plan(model, per_class, budget, schedule, parse_stages(stage or []))
+    if as_json:
+        typer.echo(json.dumps(lines))
+    else:
+        for name, value in lines.items():
+            typer.echo(f"{name:<34} {value}")
+
+
+def inspect(run: RunArgument, as_json: AsJson = False) -> None:
+    """Show what a run found; of a run that is unfinished, how far it came."""
+    folder = RunFolder(run)
+    if folder.summary.exists():
+        summary = _summary(folder)
+        if as_json:
+            typer.echo(json.dumps(summary))
+        else:
+            print_summary(summary, Console(), folder.profile)
+        return
+    progress = _progress(folder)
+    if as_json:
+        typer.echo(json.dumps(progress))
+    else:
+        for name, value in progress.items():
+            typer.echo(f"{name:<12} {value}")
+        typer.echo("unfinished: run the same command again to continue", err=True)
+
+
+def report(run: RunArgument) -> None:
+    """Write RUN/report.html anew from what the run found."""
+    folder = RunFolder(run)
+    if not folder.summary.exists():
+        read_lock(run)
+        raise CorruptError(
+            f"{run} is not finished, there is nothing to report yet; `claspkit inspect {run}` says how far it is"
+        )
+    write_atomic(folder.report, render_report(_summary(folder)).encode())
+    typer.echo(str(folder.report))
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder, or a profile.")],
+    to: Annotated[Path, typer.Option(help="Folder to write; it must not exist or be empty.")],
+) -> None:
+    """Copy a profile for deployment: profile.json, its JSON Schema, a card and a list of digests."""
+    for name in export_profile(run, to):
+        typer.echo(str(to / name))
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Show what this installation consists of and what it will not be able to do."""
+    found: dict[str, Any] = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
+
+    found["cuda"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no"
+    found["cpu threads"] = torch.get_num_threads()
+    found["free disk here"] = f"{shutil.disk_usage('.').free / 1e9:.0f} GB"
+    found["hub cache"] = HF_HUB_CACHE
+    found["hub"] = "offline mode: only what is in the cache" if HF_HUB_OFFLINE else "asked when something is missing"
+    if found["torchvision"] == "not installed":
+        found["note"] = "without torchvision pictures go through Pillow; LLaVA-1.5 needs nothing else"
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for name, value in found.items():
+        typer.echo(f"{name:<16} {value}")
+
+
+def _summary(folder: RunFolder) -> dict[str, Any]:
+    try:
+        summary: dict[str, Any] = strict_loads(folder.summary.read_bytes(), max_bytes=50_000_000)
+    except ValueError as error:
+        raise CorruptError(
+            f"{folder.summary} is damaged ({error}); run the calibration again, it is quick now"
+        ) from error
+    return summary
+
+
+def _progress(folder: RunFolder) -> dict[str, Any]:
+    facts = read_lock(folder.root)
+    progress: dict[str, Any] = {"model": facts["model"], "per class": facts["per_class"]}
+    if folder.samples.exists():
+        data = read_samples(folder)
+        progress |= {"samples": len(data.samples), "quarantined": len(data.quarantine)}
+    if folder.labels.exists():
+        progress["labels"] = len(read_records(folder.labels))
+    if folder.ledger.exists():
+        progress["evaluations"] = Ledger.read(folder.ledger).evaluations
+    return progress

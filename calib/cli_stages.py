@@ -1,0 +1,151 @@
+"""``claspkit calibrate`` and the commands that stop at one of its stages."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from claspkit.profiles.errors import UsageError
+
+from .config import RunConfig
+from .folder import RunFolder
+from .pipeline import Pipeline
+from .progress import Reporter
+from .schedule import parse_stages
+from .table import print_summary
+
+Model = Annotated[str, typer.Option(help="Alias (mini, llava-1.5-7b, ...), hub id, or folder of the model.")]
+PerClass = Annotated[int, typer.Option(min=1, help="Samples per intent class; half of them are kept for the decision.")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="Samples: FILE.jsonl, FILE.parquet or a hub data set id. Default: mini draws its own; "
+        "other models take the documented mixture of public data sets."
+    ),
+]
+ImageRoot = Annotated[str | None, typer.Option(help="Folder of the pictures; default: the data file's own folder.")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--columns", help="Column names of your data, for example image=img,prompt=question."),
+]
+MaxRows = Annotated[int | None, typer.Option(min=1, help="Read at most this many rows per data set.")]
+BudgetOption = Annotated[str, typer.Option("--budget", help="Nominal visual tokens (192) or share of them (1/3).")]
+Schedule = Annotated[str, typer.Option(help="Named stage list the budget is taken from: plain or recycled.")]
+Stage = Annotated[
+    list[str] | None,
+    typer.Option("--stage", help="AFTER_LAYER:KEEP, several times, instead of a named budget."),
+]
+Scorer = Annotated[str | None, typer.Option(help="Scorer of rows that name none, for example vqa_accuracy@1.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of sampling and resampling.")]
+Router = Annotated[str, typer.Option(help="Who labels the prompts: rules (offline) or transformers (Qwen3-8B).")]
+RouterModel = Annotated[str | None, typer.Option(help="Hub id or folder of another labelling model.")]
+StrategyOption = Annotated[str, typer.Option("--strategy", help="Search strategy.")]
+Holdout = Annotated[float, typer.Option(min=0.1, max=0.9, help="Share of the pictures kept for the final decision.")]
+MaxNewTokens = Annotated[int, typer.Option(min=1, max=1024, help="Longest answer, in tokens.")]
+Revision = Annotated[str | None, typer.Option(help="Hub revision of the model.")]
+Device = Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="float32, float16 or bfloat16; default: the checkpoint's, float32 on a CPU."),
+]
+BlockSize = Annotated[int, typer.Option(min=1, max=4096, help="Samples per batch.")]
+Out = Annotated[Path | None, typer.Option(help="Run folder; default runs/MODEL.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Delete this run's results and start over.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout, nothing else.")]
+
+
+def stage_command(until: str) -> Callable[..., None]:
+    """Return a command that runs the pipeline up to ``until``; all of them take the same options."""
+
+    def command(
+        model: Model,
+        per_class: PerClass,
+        data: Data = None,
+        image_root: ImageRoot = None,
+        columns: Columns = None,
+        max_rows: MaxRows = None,
+        scorer: Scorer = None,
+        budget: BudgetOption = "1/3",
+        schedule: Schedule = "plain",
+        stage: Stage = None,
+        seed: Seed = 0,
+        router: Router = "rules",
+        router_model: RouterModel = None,
+        strategy: StrategyOption = "exhaustive",
+        holdout: Holdout = 0.5,
+        max_new_tokens: MaxNewTokens = 16,
+        revision: Revision = None,
+        device: Device = "cpu",
+        dtype: Dtype = None,
+        block_size: BlockSize = 32,
+        out: Out = None,
+        fresh: Fresh = False,
+        as_json: AsJson = False,
+    ) -> None:
+        config = RunConfig(
+            model=model,
+            per_class=per_class,
+            revision=revision,
+            data=data,
+            image_root=image_root,
+            columns=_columns(columns or []),
+            max_rows=max_rows,
+            scorer=scorer,
+            seed=seed,
+            budget=budget,
+            schedule=schedule,
+            stages=parse_stages(stage or []),
+            router=router,
+            router_model=router_model,
+            strategy=strategy,
+            holdout=holdout,
+            max_new_tokens=max_new_tokens,
+            device=device,
+            dtype=dtype,
+            block_size=block_size,
+        )
+        folder = RunFolder(out or Path("runs") / re.sub(r"[^\w.-]+", "-", model.strip("/.")))
+        reporter = Reporter(quiet=as_json)
+        outcome = Pipeline(config, folder, reporter).run(until=until, fresh=fresh)
+        if outcome is None:
+            reporter.say(f"done up to {until!r} in {folder.root}; `claspkit calibrate` with the same options goes on")
+        elif as_json:
+            typer.echo(json.dumps(outcome.summary))
+        else:
+            print_summary(outcome.summary, Console(), folder.profile)
+
+    command.__doc__ = _CALIBRATE_HELP if until == "profile" else None
+    return command
+
+
+def _columns(texts: list[str]) -> tuple[tuple[str, str], ...]:
+    pairs: dict[str, Any] = {}
+    for item in ",".join(texts).split(",") if texts else []:
+        field, equals, column = item.partition("=")
+        if not equals or not field.strip() or not column.strip():
+            raise UsageError(f"--columns takes FIELD=COLUMN,..., got {item!r}")
+        pairs[field.strip()] = column.strip()
+    return tuple(sorted(pairs.items()))
+
+
+_CALIBRATE_HELP = """Calibrate pruning for a model: samples, labels, features, search, profile.
+
+Examples:
+
+  clasp-calibrate --model mini --per-class 60
+
+  clasp-calibrate --model llava-1.5-7b --per-class 2000 --budget 192 --device cuda
+
+  clasp-calibrate --model ./my-llava --per-class 500 --data mine.jsonl --budget 1/9
+
+The same command again continues where the last one stopped. The result is RUN/profile/profile.json, with
+RUN/report.html to look at. A class keeps the default configuration unless the holdout shows a gain.
+"""
+
+calibrate = stage_command("profile")

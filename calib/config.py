@@ -1,0 +1,121 @@
+"""What a run was asked to do, locked in its folder: the same command resumes, another one is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from claspkit.profiles.canonical import canonical_json, digest, strict_loads, write_atomic
+from claspkit.profiles.errors import CorruptError, MismatchError
+
+FORMAT = "clasp-run"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a calibration's result.
+
+    Attributes:
+        model: alias, folder or hub id, as typed.
+        revision: hub revision asked for, None for the newest.
+        data: what ``--data`` named; None for the model's default.
+        image_root: folder that holds the pictures of local data; None for the data file's own folder.
+        columns: column names for a data set whose own are unusual, (field, column) pairs.
+        per_class: samples wanted per class.
+        max_rows: rows read per data set, at most; None for a multiple of what the classes need.
+        scorer: name@version for rows that name none; None for the data set's own.
+        seed: of sampling and resampling.
+        budget: nominal visual tokens, or a share such as "1/3".
+        schedule: named list the budget is taken from.
+        stages: explicit stages (after_layer, keep) instead; empty for a named budget.
+        router: backend that labels.
+        router_model: model of a teacher backend; None for its default.
+        strategy: search strategy.
+        holdout: share of every class's pictures that only the final decision sees.
+        max_new_tokens: length of an answer, at most.
+        device: torch device.
+        dtype: weights' dtype; None for the default.
+        block_size: samples per batch and ledger entry.
+    """
+
+    model: str
+    per_class: int
+    revision: str | None = None
+    data: str | None = None
+    image_root: str | None = None
+    columns: tuple[tuple[str, str], ...] = ()
+    max_rows: int | None = None
+    scorer: str | None = None
+    seed: int = 0
+    budget: str = "1/3"
+    schedule: str = "plain"
+    stages: tuple[tuple[int, int], ...] = ()
+    router: str = "rules"
+    router_model: str | None = None
+    strategy: str = "exhaustive"
+    holdout: float = 0.5
+    max_new_tokens: int = 16
+    device: str = "cpu"
+    dtype: str | None = None
+    block_size: int = 32
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a JSON object."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+
+def lock(folder: Path, facts: dict[str, Any]) -> None:
+    """Write ``config.lock.json``, or check that the one there holds the same facts.
+
+    Raises:
+        MismatchError: the folder holds a run with another configuration; the text lists every differing field.
+        CorruptError: the file is damaged.
+    """
+    path = folder / "config.lock.json"
+    if not path.exists():
+        write_atomic(
+            path,
+            canonical_json({"format": FORMAT, "version": VERSION, "sha256": digest(facts), "facts": facts}),
+        )
+        return
+    there = read_lock(folder)
+    if there == facts:
+        return
+    names = sorted(set(there) | set(facts))
+    lines = [
+        f"  {name}: {_show(there, name)} in the run, {_show(facts, name)} asked for now"
+        for name in names
+        if there.get(name) != facts.get(name)
+    ]
+    raise MismatchError(
+        f"{folder} holds a run with another configuration:\n" + "\n".join(lines) + "\n"
+        "Give the same options to resume it, --out for a new folder, or --fresh to start this one over."
+    )
+
+
+def read_lock(folder: Path) -> dict[str, Any]:
+    """Return the facts a run was locked with.
+
+    Raises:
+        CorruptError: no run here, or a damaged lock file.
+    """
+    path = folder / "config.lock.json"
+    try:
+        record = strict_loads(path.read_bytes(), max_bytes=1_000_000)
+        facts: dict[str, Any] = record["facts"]
+        intact = record["format"] == FORMAT and record["version"] == VERSION and record["sha256"] == digest(facts)
+    except FileNotFoundError as error:
+        raise CorruptError(f"{folder} is not a run folder: it has no config.lock.json") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptError(f"{path} is damaged ({error}); run again with --fresh to start over") from error
+    if not intact:
+        raise CorruptError(f"{path} does not match its own digest; run again with --fresh to start over")
+    return facts
+
+
+def _show(facts: dict[str, Any], name: str) -> str:
+    return json.dumps(facts[name]) if name in facts else "absent"

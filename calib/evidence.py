@@ -1,0 +1,114 @@
+"""What a difference between two configurations is worth: interval, exact test, Holm over classes.
+
+The search split says which candidate looks best; its score there is optimistic by construction. Only the holdout,
+which the search never saw, decides. Samples of one picture are not independent, so both statistics work on
+per-picture sums.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+ALPHA = 0.05
+"""Family-wise level of the keep-default rule, over the nine classes."""
+
+RESAMPLES = 10_000
+"""Bootstrap and sign-flip draws; a p-value cannot be smaller than 1 / (RESAMPLES + 1) where the test is drawn."""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A paired comparison on the same samples.
+
+    Attributes:
+        samples: number of samples.
+        score: mean score of the candidate, 0..1.
+        default_score: mean score of the default configuration, 0..1.
+        difference: score - default_score.
+        ci_low: lower end of the 95 % interval of the difference, pictures resampled.
+        ci_high: upper end.
+        p_value: one-sided, "the candidate is not better", before any correction.
+    """
+
+    samples: int
+    score: float
+    default_score: float
+    difference: float
+    ci_low: float
+    ci_high: float
+    p_value: float
+
+
+def compare(scores: Sequence[float], default_scores: Sequence[float], groups: Sequence[str], seed: int) -> Paired:
+    """Compare a candidate with the default, sample by sample.
+
+    Args:
+        scores: the candidate's per-sample scores, 0..1.
+        default_scores: the default's, in the same order.
+        groups: the picture of every sample.
+        seed: of the resampling; the same inputs give the same numbers.
+
+    Raises:
+        ValueError: empty input, unequal lengths, or a score that is not finite.
+    """
+    if not scores or not len(scores) == len(default_scores) == len(groups):
+        raise ValueError(
+            f"compare needs equal, non-empty lists, got {len(scores)}, {len(default_scores)}, {len(groups)}"
+        )
+    ours, theirs = np.asarray(scores, dtype=float), np.asarray(default_scores, dtype=float)
+    if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
+        raise ValueError("compare: a score is NaN or infinite")
+    names = {name: index for index, name in enumerate(dict.fromkeys(groups))}
+    place = np.array([names[name] for name in groups])
+    sums = np.bincount(place, weights=ours - theirs)
+    sizes = np.bincount(place).astype(float)
+    low, high = _interval(sums, sizes, seed)
+    return Paired(
+        samples=len(ours),
+        score=float(ours.mean()),
+        default_score=float(theirs.mean()),
+        difference=float(ours.mean() - theirs.mean()),
+        ci_low=low,
+        ci_high=high,
+        p_value=_p_value(sums, seed),
+    )
+
+
+def _interval(sums: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, float]:
+    """Percentile bootstrap over pictures, 95 %."""
+    draws = np.random.default_rng(seed).integers(0, len(sums), size=(RESAMPLES, len(sums)))
+    means = sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _p_value(sums: np.ndarray, seed: int) -> float:
+    """One-sided sign test by flipping each picture's difference.
+
+    Where all non-zero differences have one size the flips are a binomial and the value is exact (McNemar's exact
+    test for 0/1 scores); otherwise flips are drawn.
+    """
+    moved = sums[sums != 0]
+    if len(moved) == 0:
+        return 1.0
+    if np.allclose(np.abs(moved), abs(moved[0])):
+        wins, trials = int((moved > 0).sum()), len(moved)
+        return float(sum(math.comb(trials, k) for k in range(wins, trials + 1)) / 2**trials)
+    flips = np.random.default_rng(seed).integers(0, 2, size=(RESAMPLES, len(moved)), dtype=np.int8) * 2 - 1
+    reached = (flips @ np.abs(moved) >= moved.sum() - 1e-12).sum()
+    return float((1 + reached) / (1 + RESAMPLES))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: adjusted p-values in the order given, each at most 1."""
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    adjusted = [0.0] * len(p_values)
+    running = 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, p_values[index] * (len(p_values) - rank)))
+        adjusted[index] = running
+    return adjusted

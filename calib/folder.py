@@ -1,0 +1,99 @@
+"""The run folder: where every file of a run lies, and the sample list on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from claspkit.profiles.canonical import canonical_json, digest, strict_loads, write_atomic
+from claspkit.profiles.errors import CorruptError
+
+from .samples import Sample
+from .sources import LoadResult, Quarantined
+
+_MAX_LIST = 2_000_000_000  # bytes of samples.json: 18,000 samples take about 10 MB
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run (design section 7)."""
+
+    root: Path
+
+    @property
+    def samples(self) -> Path:
+        """Samples read from the data, with what was quarantined; written once, whole."""
+        return self.root / "samples.json"
+
+    @property
+    def images(self) -> Path:
+        """Pictures that came without a file of their own."""
+        return self.root / "images"
+
+    @property
+    def labels(self) -> Path:
+        """One line per prompt and labeller."""
+        return self.root / "labels.jsonl"
+
+    @property
+    def features(self) -> Path:
+        """The feature cache."""
+        return self.root / "cache"
+
+    @property
+    def ledger(self) -> Path:
+        """All scores."""
+        return self.root / "ledger.jsonl"
+
+    @property
+    def profile(self) -> Path:
+        """The result."""
+        return self.root / "profile" / "profile.json"
+
+    @property
+    def report(self) -> Path:
+        """The result, to look at."""
+        return self.root / "report.html"
+
+    @property
+    def summary(self) -> Path:
+        """What the final table shows, as JSON, with costs and times."""
+        return self.root / "summary.json"
+
+
+def write_samples(folder: RunFolder, loaded: LoadResult) -> None:
+    """Write the sample list; it exists only when it is complete."""
+    body = {
+        "samples": [sample.to_dict() for sample in loaded.samples],
+        "quarantine": [{"where": row.where, "reason": row.reason} for row in loaded.quarantine],
+        "datasets": list(loaded.datasets),
+    }
+    write_atomic(folder.samples, canonical_json({"sha256": digest(body), "body": body}))
+
+
+def read_samples(folder: RunFolder) -> LoadResult:
+    """Read the sample list back.
+
+    Raises:
+        CorruptError: the file does not match its digest or is no sample list.
+    """
+    try:
+        record: dict[str, Any] = strict_loads(folder.samples.read_bytes(), max_bytes=_MAX_LIST)
+        body = record["body"]
+        if record["sha256"] != digest(body):
+            raise ValueError("it does not match its own digest")
+        return LoadResult(
+            samples=[Sample.from_dict(entry) for entry in body["samples"]],
+            quarantine=_quarantine(body["quarantine"]),
+            datasets=list(body["datasets"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptError(
+            f"{folder.samples} is damaged ({error}). Delete it and run the same command again: the data is read anew."
+        ) from error
+
+
+def _quarantine(rows: Iterable[dict[str, str]]) -> list[Quarantined]:
+    return [Quarantined(where=row["where"], reason=row["reason"]) for row in rows]

@@ -1,0 +1,174 @@
+"""Pictures from strangers: opened only inside their folder, refused with a reason."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from claspkit.profiles.canonical import sha256_hex, write_atomic
+from claspkit.profiles.errors import BadDataError, shorten
+
+MAX_FILE_BYTES = 64 * 2**20
+MAX_PIXELS = 89_478_485  # Pillow's own limit for a picture that is no decompression bomb
+
+# Pillow's format name -> file ending. Formats that start other programs (EPS) or that nobody photographs in
+# stay out.
+FORMATS = {
+    "JPEG": "jpg",
+    "PNG": "png",
+    "WEBP": "webp",
+    "BMP": "bmp",
+    "GIF": "gif",
+    "TIFF": "tif",
+    "PPM": "ppm",
+    "MPO": "jpg",  # what many phones write: a JPEG with a second one behind it
+}
+
+
+@dataclass(frozen=True)
+class StoredPicture:
+    """A picture that was decoded once: ``path`` below its image root, and the sha256 of its bytes."""
+
+    path: str
+    sha256: str
+
+
+def image_digest(path: Path | str) -> str:
+    """The sha256 of a file's bytes, 64 hexadecimal digits: how the toolkit names a picture."""
+    return sha256_hex(Path(path).read_bytes())
+
+
+def open_image(path: str, root: Path | str) -> Image.Image:
+    """Open the picture ``path`` below ``root`` as RGB, 8 bits a channel, upright (EXIF orientation applied).
+
+    Of an animation the first frame counts.
+
+    Raises:
+        BadDataError: the path leaves ``root`` (also through a symbolic link), nothing or no plain file is
+        there, the
+            file is no picture, is cut short, or unpacks to more than MAX_PIXELS.
+    """
+    return _decode(read_inside(path, root)[1], path)[0]
+
+
+def check_image(path: str, root: Path | str) -> StoredPicture:
+    """Decode the picture ``path`` below ``root`` once and say which it is; errors as :func:`open_image`."""
+    relative, data = read_inside(path, root)
+    _decode(data, path)
+    return StoredPicture(relative, sha256_hex(data))
+
+
+def store_image(data: bytes, folder: Path, name: str = "embedded picture") -> StoredPicture:
+    """Write the bytes of a picture to ``folder``/<sha256>.<ending>, once and whole, and say where.
+
+    The bytes are kept as they are. A file of that name that holds other bytes (a damaged copy) is replaced.
+
+    Raises:
+        BadDataError: the bytes are no picture, see :func:`open_image`; ``name`` stands for them in the
+        reason. ResourceError: the disk is full.
+    """
+    ending = _decode(data, name)[1]
+    sha256 = sha256_hex(data)
+    path = folder / f"{sha256}.{ending}"
+    if not path.is_file() or path.stat().st_size != len(data) or image_digest(path) != sha256:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data)
+    return StoredPicture(path.name, sha256)
+
+
+class PictureChecks:
+    """Pictures of one image root, each decoded once however many rows ask about it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._known: dict[str, StoredPicture | BadDataError] = {}
+
+    def check(self, path: str) -> StoredPicture:
+        """As :func:`check_image`; the answer, also a refusal, is remembered."""
+        if path not in self._known:
+            try:
+                self._known[path] = check_image(path, self._root)
+            except BadDataError as error:
+                self._known[path] = error
+        found = self._known[path]
+        if isinstance(found, BadDataError):
+            raise BadDataError(str(found))
+        return found
+
+
+def read_inside(path: str, root: Path | str) -> tuple[str, bytes]:
+    """The bytes of the plain file ``path`` below ``root``, and its real path relative to the real root.
+
+    Raises:
+        BadDataError: the path leaves ``root``, is no plain file, or holds more than MAX_FILE_BYTES.
+    """
+    shown = shorten(path)
+    try:
+        base = Path(root).resolve(strict=True)
+        real = (base / path).resolve(strict=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BadDataError(f"picture {shown}: {_plain_reason(error)}") from None
+    if not real.is_relative_to(base):
+        raise BadDataError(
+            f"picture {shown}: it lies outside the image root (give its folder with --image-root)"
+        )
+    try:
+        # The path is resolved, so a link or a pipe here was put there since; neither may be followed or
+        # waited for.
+        handle = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise BadDataError(f"picture {shown}: not a plain file")
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise BadDataError(f"picture {shown}: {_plain_reason(error)}") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise BadDataError(f"picture {shown}: larger than the {MAX_FILE_BYTES // 2**20} MiB allowed")
+    return real.relative_to(base).as_posix(), data
+
+
+def _decode(data: bytes, name: str) -> tuple[Image.Image, str]:
+    shown = shorten(name)
+    if not data:
+        raise BadDataError(f"picture {shown}: the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # what Pillow grumbles about and still decodes is no news to the user
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as picture:
+                ending = FORMATS[str(picture.format)]
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise Image.DecompressionBombError
+                return _as_rgb(picture), ending
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise BadDataError(f"picture {shown}: a decompression bomb, more than {MAX_PIXELS} pixels") from None
+    except UnidentifiedImageError:
+        known = ", ".join(sorted(set(FORMATS.values())))
+        raise BadDataError(f"picture {shown}: not a picture in a known format ({known})") from None
+    except MemoryError:
+        raise  # the machine's fault, not the picture's
+    except Exception as error:  # a damaged file makes a decoder raise almost anything
+        raise BadDataError(f"picture {shown}: damaged or cut short ({_plain_reason(error)})") from None
+
+
+def _as_rgb(picture: Image.Image) -> Image.Image:
+    picture.load()
+    # Through RGBA, or Pillow maps a palette with transparency wrongly for some files.
+    whole = picture.convert("RGBA") if picture.mode == "P" and "transparency" in picture.info else picture
+    return ImageOps.exif_transpose(whole).convert("RGB")
+
+
+def _plain_reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__

@@ -1,0 +1,141 @@
+"""The ledger: the only place where results are recorded. Resume, logs, reports and the profile all read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from claspkit.profiles.canonical import digest
+from claspkit.profiles.errors import CorruptError
+from claspkit.profiles.records import open_log, read_records
+
+SEARCH, HOLDOUT = "search", "holdout"
+
+UNPRUNED = "unpruned"
+"""Candidate id of the stock model with all visual tokens."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Results of one candidate on one block of one class's samples.
+
+    Attributes:
+        split: "search" or "holdout".
+        intent: class id.
+        candidate: candidate id, or :data:`UNPRUNED`.
+        block: block number within the split.
+        samples: digest of the block's sample uids, in order.
+        scores: one per sample, 0..1.
+        answers: what the model said, one per sample.
+    """
+
+    split: str
+    intent: str
+    candidate: str
+    block: int
+    samples: str
+    scores: tuple[float, ...]
+    answers: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What identifies an entry."""
+        return self.split, self.intent, self.candidate, self.block
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a JSON object, one line of the file."""
+        return {
+            "split": self.split,
+            "class": self.intent,
+            "candidate": self.candidate,
+            "block": self.block,
+            "samples": self.samples,
+            "scores": list(self.scores),
+            "answers": list(self.answers),
+        }
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Entry:
+        """Inverse of :meth:`to_dict`; KeyError or TypeError for a line of another shape."""
+        return cls(
+            split=str(record["split"]),
+            intent=str(record["class"]),
+            candidate=str(record["candidate"]),
+            block=int(record["block"]),
+            samples=str(record["samples"]),
+            scores=tuple(float(score) for score in record["scores"]),
+            answers=tuple(str(answer) for answer in record["answers"]),
+        )
+
+
+class Ledger:
+    """Entries of one run, on disk and in memory."""
+
+    def __init__(self, path: Path, entries: dict[tuple[str, str, str, int], Entry], log: Any) -> None:
+        """Use :meth:`open` or :meth:`read`."""
+        self._path = path
+        self._entries = entries
+        self._log = log
+
+    @classmethod
+    def open(cls, path: Path) -> Ledger:
+        """Open for writing; a torn last line is cut off, a second writer is refused."""
+        log, records = open_log(path)
+        return cls(path, _index(path, records), log)
+
+    @classmethod
+    def read(cls, path: Path) -> Ledger:
+        """Open for reading only, also while another process writes."""
+        return cls(path, _index(path, read_records(path)), None)
+
+    def get(self, split: str, intent: str, candidate: str, block: int, uids: Sequence[str]) -> Entry | None:
+        """Return the entry if it was made on exactly these samples."""
+        entry = self._entries.get((split, intent, candidate, block))
+        if entry is not None and entry.samples != digest(list(uids)):
+            raise CorruptError(
+                f"{self._path}: block {block} of class {intent!r} ({split}) was scored on other samples than this "
+                "run's; run again with --fresh to start over"
+            )
+        return entry
+
+    def put(self, entries: Iterable[Entry]) -> None:
+        """Append entries; they are on the disk when this returns."""
+        new = list(entries)
+        self._log.append([entry.to_dict() for entry in new])
+        self._entries.update({entry.key: entry for entry in new})
+
+    def entries(self) -> list[Entry]:
+        """All entries, sorted by key."""
+        return [self._entries[key] for key in sorted(self._entries)]
+
+    def scores(self, split: str, intent: str, candidate: str) -> list[float]:
+        """All scores of a candidate on a split, in sample order."""
+        blocks = [entry for entry in self.entries() if entry.key[:3] == (split, intent, candidate)]
+        return [score for entry in blocks for score in entry.scores]
+
+    @property
+    def evaluations(self) -> int:
+        """Candidate evaluations recorded: one is one candidate on one sample."""
+        return sum(len(entry.scores) for entry in self._entries.values())
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the results, whatever the order in which they were written."""
+        return digest([entry.to_dict() for entry in self.entries()])
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._log is not None:
+            self._log.close()
+
+
+def _index(path: Path, records: list[dict[str, Any]]) -> dict[tuple[str, str, str, int], Entry]:
+    try:
+        entries = [Entry.from_dict(record) for record in records]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptError(
+            f"{path}: a line is not a ledger entry ({error!r}); this file is not a claspkit ledger"
+        ) from error
+    return {entry.key: entry for entry in entries}

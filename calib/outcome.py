@@ -1,0 +1,223 @@
+"""The end of a run: verdicts become a profile, and everything a person looks at becomes summary.json."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from statistics import fmean
+from typing import Any
+
+from claspkit.profiles.budget import Budget, mean_tokens
+from claspkit.profiles.canonical import write_atomic
+from claspkit.profiles.files import write_profile
+from claspkit.profiles.intents import INTENTS, Intent, taxonomy_digest
+from claspkit.profiles.profile import ModelSpec, Profile, seal
+from claspkit.router.labels import Label
+from claspkit.router.rules import RULES_VERSION
+
+from .config import RunConfig
+from .folder import RunFolder
+from .ledger import SEARCH, Ledger
+from .report import render_report
+from .search import ClassData, Verdict
+from .sources import LoadResult
+from .space import Space
+
+_ENVIRONMENT = ("torch", "transformers", "numpy", "h5py")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything a finished run knows.
+
+    Attributes:
+        config: what was asked.
+        spec: the model's facts.
+        budget: the pruning schedule.
+        space: the candidates.
+        data: samples read, with quarantine and data sets.
+        labels: sample uid -> label.
+        classes: the samples used.
+        verdicts: one per class, in the classes' order.
+        ledger: all scores.
+        pictures: unique pictures encoded.
+        seconds: wall clock per stage of this invocation.
+    """
+
+    config: RunConfig
+    spec: ModelSpec
+    budget: Budget
+    space: Space
+    data: LoadResult
+    labels: dict[str, Label]
+    classes: Sequence[ClassData]
+    verdicts: Sequence[Verdict]
+    ledger: Ledger
+    pictures: int
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What :func:`finish` leaves: the profile, and the summary that table and report show."""
+
+    profile: Profile
+    summary: dict[str, Any]
+
+
+def finish(findings: Findings, folder: RunFolder) -> Outcome:
+    """Write profile, summary and report."""
+    profile = build_profile(findings)
+    folder.profile.parent.mkdir(exist_ok=True)
+    write_profile(profile, folder.profile)
+    summary = summarise(findings, profile)
+    write_atomic(folder.summary, json.dumps(summary, indent=1).encode())
+    write_atomic(folder.report, render_report(summary).encode())
+    return Outcome(profile, summary)
+
+
+def build_profile(findings: Findings) -> Profile:
+    """Assemble and seal the profile. Nothing in it depends on when or how often the run was interrupted."""
+    config, spec, budget, ledger = findings.config, findings.spec, findings.budget, findings.ledger
+    used = [sample for data in findings.classes for sample in (*data.search, *data.holdout)]
+    return seal(
+        {
+            "taxonomy": taxonomy_digest(),
+            "model": spec.model_dump(),
+            "router": {
+                "kind": "rules",
+                "rules_version": RULES_VERSION,
+                "file": None,
+                "sha256": None,
+                "min_confidence": 0.5,
+                "fallback": "default",
+            },
+            "budget": {
+                "nominal": budget.nominal,
+                "stages": [{"after_layer": stage.after_layer, "keep": stage.keep} for stage in budget.stages],
+                "schedule": budget.schedule,
+                "mean_tokens_leaving": mean_tokens(budget.stages, spec.visual_tokens, spec.decoder_depth, "leaving"),
+                "mean_tokens_entering": mean_tokens(budget.stages, spec.visual_tokens, spec.decoder_depth, "entering"),
+            },
+            "selection": {
+                "saliency": "text",
+                "features": "aligned",
+                "kmeans_iterations": 5,
+                "tie_tolerance": 1e-6,
+            },
+            "classes": [
+                _class_spec(data, verdict) for data, verdict in zip(findings.classes, findings.verdicts, strict=True)
+            ],
+            "calibration": {
+                "datasets": findings.data.datasets,
+                "seed": config.seed,
+                "scorers": sorted({sample.scorer for sample in used}),
+                "label_sources": dict(sorted(Counter(_source(findings.labels[sample.uid]) for sample in used).items())),
+                "environment": {
+                    "python": platform.python_version(),
+                    **{name: version(name) for name in _ENVIRONMENT},
+                    "device": config.device,
+                },
+                "ledger_sha256": ledger.sha256,
+                "candidate_evaluations": ledger.evaluations,
+                "vision_passes": findings.pictures,
+            },
+            "extensions": {},
+        }
+    )
+
+
+def _source(label: Label) -> str:
+    """Who labelled: the teacher by its full name, rules all together."""
+    return "rule" if label.source.startswith("rule:") else label.source
+
+
+def _class_spec(data: ClassData, verdict: Verdict) -> dict[str, Any]:
+    chosen, paired = verdict.chosen, verdict.paired
+    taken = paired is not None and verdict.searched
+    return {
+        "intent": data.intent,
+        "prototype": chosen.prototype.name,
+        "layers": list(chosen.prototype.layers),
+        "scores": list(chosen.prototype.scores),
+        "tau": chosen.prototype.tau,
+        "weights": list(chosen.prototype.weights),
+        "rho": chosen.rho,
+        "decision": "searched" if taken else "kept_default",
+        "reason": verdict.reason,
+        "n_search": len(data.search),
+        "n_holdout": len(data.holdout),
+        "score": paired.score if paired and taken else verdict.default_score,
+        "default_score": verdict.default_score,
+        "difference": paired.difference if paired else None,
+        "ci_low": paired.ci_low if paired else None,
+        "ci_high": paired.ci_high if paired else None,
+        "p_value": paired.p_value if paired else None,
+    }
+
+
+def summarise(findings: Findings, profile: Profile) -> dict[str, Any]:
+    """Everything the table and the report show, as JSON."""
+    exhaustive = len(findings.space.candidates) * sum(len(data.search) for data in findings.classes)
+    return {
+        "profile_id": profile.profile_id,
+        "model": findings.spec.model_dump(),
+        "config": findings.config.to_dict(),
+        "budget": profile.budget.model_dump(),
+        "classes": [
+            _class_row(findings, intent, data, verdict)
+            for intent, data, verdict in zip(INTENTS, findings.classes, findings.verdicts, strict=True)
+        ],
+        "labels": profile.calibration.label_sources,
+        "datasets": findings.data.datasets,
+        "quarantine": [{"where": row.where, "reason": row.reason} for row in findings.data.quarantine],
+        "cost": {
+            "candidate_evaluations": findings.ledger.evaluations,
+            "exhaustive_evaluations": exhaustive,
+            "vision_passes": findings.pictures,
+            "unique_pictures": findings.pictures,
+            "seconds": {name: round(value, 2) for name, value in findings.seconds.items()},
+        },
+        "environment": profile.calibration.environment,
+    }
+
+
+def _class_row(findings: Findings, intent: Intent, data: ClassData, verdict: Verdict) -> dict[str, Any]:
+    paired, chosen = verdict.paired, verdict.chosen
+    return {
+        "intent": intent.id,
+        "name": intent.name,
+        "n_search": len(data.search),
+        "n_holdout": len(data.holdout),
+        "unpruned": verdict.unpruned_score,
+        "default": verdict.default_score,
+        "tested": verdict.winner.id if verdict.winner else None,
+        "chosen": chosen.id,
+        "layers": list(chosen.prototype.layers),
+        "weights": list(chosen.prototype.weights),
+        "rho": chosen.rho,
+        "decision": "searched" if verdict.searched else "kept_default",
+        "score": paired.score if paired else None,
+        "difference": paired.difference if paired else None,
+        "ci_low": paired.ci_low if paired else None,
+        "ci_high": paired.ci_high if paired else None,
+        "p_value": paired.p_value if paired else None,
+        "p_holm": verdict.p_holm,
+        "reason": verdict.reason,
+        "published_rho": intent.published_rho,
+        "curves": _curves(findings, intent.id),
+    }
+
+
+def _curves(findings: Findings, intent: str) -> dict[str, list[list[float]]]:
+    """Mean search-split score over rho, per prototype: name -> [[rho, score], ...]. Optimistic at its maximum."""
+    curves: dict[str, list[list[float]]] = {}
+    for candidate in findings.space.candidates:
+        scores = findings.ledger.scores(SEARCH, intent, candidate.id)
+        if scores:
+            curves.setdefault(candidate.prototype.name, []).append([candidate.rho, fmean(scores)])
+    return {name: sorted(points) for name, points in curves.items()}

@@ -1,0 +1,184 @@
+"""Which patches of a picture every pruning stage kept, drawn on the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+MIN_PANEL = 320
+"""Width of a panel in pixels, at least."""
+
+_MIN_PATCH = 16  # pixels a patch's shorter side gets at least: outlines of neighbours must stay apart
+_GAP, _MARGIN, _LINE = 16, 12, 20
+_TITLE, _SMALL = 16, 14
+_PAPER, _INK, _GREY = (255, 255, 255), (28, 28, 30), (128, 128, 128)
+_BLUE, _RED = (0, 90, 220), (214, 40, 30)
+_DIMMED = 0.72  # share of grey in a dropped patch
+_TINT = {"pivot": 0.30, "completion": 0.14}  # share of the outline's colour inside a kept patch
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class StageView:
+    """What one stage kept of one picture.
+
+    Attributes:
+        after_layer: the decoder layer after which the rest was dropped.
+        kept: indices of the patches kept, raster order (row by row from the top left), 0 <= index < rows * columns.
+        pivots: those of ``kept`` chosen by attention; the others complete them by dissimilarity.
+    """
+
+    after_layer: int
+    kept: tuple[int, ...]
+    pivots: tuple[int, ...]
+
+
+def draw_overlay(picture: Image.Image, grid: tuple[int, int], stages: Sequence[StageView]) -> Image.Image:
+    """Draw one captioned panel per stage, side by side, over a legend.
+
+    Args:
+        picture: as the model sees it, already resized and cropped; any mode.
+        grid: (rows, columns) of patches.
+        stages: what to draw, in order.
+
+    Returns:
+        an RGB picture. Panels are at least :data:`MIN_PANEL` pixels wide and keep the picture's proportions.
+        Dropped patches are grey and faint, pivots tinted with a solid blue frame, completion red with corners only.
+
+    Raises:
+        ValueError: no stage, an empty grid or picture, an index outside the grid, a pivot that was not kept.
+    """
+    rows, columns = grid
+    _check(picture, rows, columns, stages)
+    scale = max(1.0, MIN_PANEL / picture.width, *_patch_scales(picture, rows, columns))
+    size = (round(picture.width * scale), round(picture.height * scale))
+    large = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    faint = Image.blend(large.convert("L").convert("RGB"), Image.new("RGB", size, _GREY), _DIMMED)
+    panels = [_panel(large, faint, rows, columns, stage) for stage in stages]
+    return _compose(panels, [_caption(stage, rows * columns) for stage in stages])
+
+
+def _check(picture: Image.Image, rows: int, columns: int, stages: Sequence[StageView]) -> None:
+    if not stages:
+        raise ValueError("draw_overlay needs at least one stage, got none")
+    if min(rows, columns, picture.width, picture.height) < 1:
+        raise ValueError(f"draw_overlay: grid {rows} x {columns} on a picture of {picture.size} has no patch")
+    for stage in stages:
+        outside = [index for index in stage.kept if not 0 <= index < rows * columns]
+        if outside:
+            raise ValueError(
+                f"draw_overlay: stage after layer {stage.after_layer} keeps patch {outside[0]}; "
+                f"a grid of {rows} x {columns} has 0..{rows * columns - 1}"
+            )
+        stray = sorted(set(stage.pivots) - set(stage.kept))
+        if stray:
+            raise ValueError(
+                f"draw_overlay: stage after layer {stage.after_layer} has pivot {stray[0]} among the dropped"
+            )
+
+
+def _patch_scales(picture: Image.Image, rows: int, columns: int) -> tuple[float, float]:
+    return _MIN_PATCH * columns / picture.width, _MIN_PATCH * rows / picture.height
+
+
+def _patch(index: int, rows: int, columns: int, size: tuple[int, int]) -> Box:
+    """Pixels of a patch: left, top, right, bottom; the last two are exclusive."""
+    row, column = divmod(index, columns)
+    width, height = size
+    return (
+        round(column * width / columns),
+        round(row * height / rows),
+        round((column + 1) * width / columns),
+        round((row + 1) * height / rows),
+    )
+
+
+def _panel(large: Image.Image, faint: Image.Image, rows: int, columns: int, stage: StageView) -> Image.Image:
+    panel = faint.copy()
+    pivots = set(stage.pivots)
+    for index in sorted(set(stage.kept)):
+        box = _patch(index, rows, columns, large.size)
+        panel.paste(large.crop(box), box[:2])
+        _mark(panel, box, "pivot" if index in pivots else "completion")
+    return panel
+
+
+def _mark(image: Image.Image, box: Box, kind: str) -> None:
+    """Tint a patch and frame it: solid for a pivot, corners alone for completion, so that hue is not needed."""
+    left, top, right, bottom = box
+    colour = _BLUE if kind == "pivot" else _RED
+    inside = image.crop(box)
+    image.paste(Image.blend(inside, Image.new("RGB", inside.size, colour), _TINT[kind]), box[:2])
+    draw = ImageDraw.Draw(image)
+    outer = (left + 1, top + 1, right - 2, bottom - 2)
+    if kind == "pivot":
+        draw.rectangle(outer, outline=colour, width=2)
+        return
+    reach = max(3, (right - left) // 4)
+    for x, step in ((outer[0], 1), (outer[2], -1)):
+        for y, down in ((outer[1], 1), (outer[3], -1)):
+            for shift in (0, 1):  # two pixels thick, growing inwards
+                draw.line((x, y + down * shift, x + step * reach, y + down * shift), fill=colour)
+                draw.line((x + step * shift, y, x + step * shift, y + down * reach), fill=colour)
+
+
+def _caption(stage: StageView, patches: int) -> tuple[str, str]:
+    kept, pivots = len(set(stage.kept)), len(set(stage.pivots))
+    return (
+        f"After decoder layer {stage.after_layer}: {kept} of {patches} tokens",
+        f"{pivots} attention pivots, {kept - pivots} completion",
+    )
+
+
+def _compose(panels: Sequence[Image.Image], captions: Sequence[tuple[str, str]]) -> Image.Image:
+    """Captions over panels over legend."""
+    title, small = ImageFont.load_default(_TITLE), ImageFont.load_default(_SMALL)
+    column = max(panels[0].width, *(_width(line, title) for caption in captions for line in caption))
+    head = _MARGIN + 2 * _LINE + 6
+    legend_top = head + panels[0].height + _MARGIN
+    width = 2 * _MARGIN + len(panels) * column + (len(panels) - 1) * _GAP
+    entries = _flow(small, width - 2 * _MARGIN)
+    height = legend_top + (1 + max(line for _, line, _, _ in entries)) * (_LINE + 4) + _MARGIN
+    sheet = Image.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for number, (panel, (first, second)) in enumerate(zip(panels, captions, strict=True)):
+        left = _MARGIN + number * (column + _GAP)
+        draw.text((left, _MARGIN), first, fill=_INK, font=title)
+        draw.text((left, _MARGIN + _LINE), second, fill=_INK, font=small)
+        sheet.paste(panel, (left, head))
+    for left, line, kind, words in entries:
+        top = legend_top + line * (_LINE + 4)
+        _swatch(sheet, (_MARGIN + left, top, _MARGIN + left + _LINE, top + _LINE), kind)
+        draw.text((_MARGIN + left + _LINE + 6, top + 2), words, fill=_INK, font=small)
+    return sheet
+
+
+def _flow(font: Any, width: int) -> list[tuple[int, int, str, str]]:
+    """Place the legend's entries: (left, line, kind, words), on a new line where the width is used up."""
+    placed, left, line = [], 0, 0
+    for kind, words in (
+        ("pivot", "kept: attention pivot"),
+        ("completion", "kept: completion"),
+        ("dropped", "dropped"),
+    ):
+        needed = _LINE + 6 + _width(words, font)
+        if left and left + needed > width:
+            left, line = 0, line + 1
+        placed.append((left, line, kind, words))
+        left += needed + 2 * _GAP
+    return placed
+
+
+def _swatch(sheet: Image.Image, box: Box, kind: str) -> None:
+    ground = (150, 150, 150) if kind == "dropped" else (225, 225, 225)
+    sheet.paste(Image.new("RGB", (box[2] - box[0], box[3] - box[1]), ground), box[:2])
+    if kind != "dropped":
+        _mark(sheet, box, kind)
+
+
+def _width(text: str, font: Any) -> int:
+    return int(font.getlength(text)) + 1

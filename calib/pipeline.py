@@ -1,0 +1,284 @@
+"""The whole job: samples -> labels -> features -> search -> profile. Every stage picks up where it was left.
+
+Stages leave their results in the run folder and read those of the stage before from there, so a killed run loses at
+most the block it was working on, and running the same command again ends in the same profile.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from claspkit.cache.extract import extract
+from claspkit.cache.keys import FeatureKey
+from claspkit.cache.store import FeatureStore
+from claspkit.profiles.budget import Budget
+from claspkit.profiles.intents import INTENT_IDS
+from claspkit.router.backends import BackendOptions, make_backend
+from claspkit.router.labels import Label
+from claspkit.router.run import label_prompts
+from claspkit.runtime.inputs import image_backend, processor_sha256
+from claspkit.runtime.models import LoadedModel, load_model
+
+from .config import RunConfig, lock
+from .evaluator import Evaluator
+from .folder import RunFolder, read_samples, write_samples
+from .images import open_image
+from .ledger import Ledger
+from .outcome import Findings, Outcome, finish
+from .progress import Advance, Reporter
+from .samples import Sample, sample_order, split_holdout
+from .schedule import run_budget
+from .search import MIN_SAMPLES, ClassData, Search, decide
+from .sources import LoadResult, SourceOptions, open_source
+from .space import Candidate, Space, make_space
+
+STAGES = ("samples", "label", "cache", "search", "profile")
+"""Where a run can be told to stop, in order."""
+
+
+@dataclass
+class Times:
+    """Wall-clock seconds per stage of this invocation; they go into summary.json, never into the profile."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a block."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = time.monotonic() - start
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One calibration run in one folder.
+
+    Attributes:
+        config: what was asked.
+        folder: where it happens.
+        report: where it is told.
+    """
+
+    config: RunConfig
+    folder: RunFolder
+    report: Reporter
+
+    def run(self, *, until: str = "profile", fresh: bool = False) -> Outcome | None:
+        """Run all stages up to ``until``; returns the outcome if that is the last one.
+
+        Raises:
+            ClaspError: with the exit code of its kind; everything finished so far stays on disk.
+        """
+        times = Times()
+        if fresh and self.folder.root.exists():
+            _start_over(self.folder)
+        self.folder.root.mkdir(parents=True, exist_ok=True)
+        with times.stage("model"):
+            loaded, budget, space = self._prepare()
+        last = STAGES.index(until)
+        with times.stage("samples"):
+            data = self._samples()
+        if last < STAGES.index("label"):
+            return None
+        with times.stage("label"):
+            labels = self._labels(data.samples)
+            classes = self._classes(data.samples, labels)
+        if last < STAGES.index("cache"):
+            return None
+        with times.stage("cache"):
+            store, pictures = self._features(loaded, classes)
+        if last < STAGES.index("search"):
+            return None
+        ledger = Ledger.open(self.folder.ledger)
+        try:
+            with times.stage("search"):
+                winners = self._search(loaded, store, budget, space, classes, ledger)
+            if last < STAGES.index("profile"):
+                return None
+            verdicts = decide(classes, winners, space, ledger, self.config.seed)
+            findings = Findings(
+                config=self.config,
+                spec=loaded.spec,
+                budget=budget,
+                space=space,
+                data=data,
+                labels=labels,
+                classes=classes,
+                verdicts=verdicts,
+                ledger=ledger,
+                pictures=pictures,
+                seconds=times.seconds,
+            )
+            return finish(findings, self.folder)
+        finally:
+            ledger.close()
+
+    def _prepare(self) -> tuple[LoadedModel, Budget, Space]:
+        """Load the model, check the budget, and lock the configuration before anything is computed."""
+        config = self.config
+        dtype = getattr(torch, config.dtype) if config.dtype else None
+        self.report.say(f"model: loading {config.model}")
+        loaded = load_model(config.model, device=config.device, dtype=dtype, revision=config.revision)
+        budget = run_budget(
+            config.budget,
+            config.schedule,
+            config.stages,
+            loaded.spec.visual_tokens,
+            loaded.spec.decoder_depth,
+        )
+        space = make_space(loaded.spec.default_layer)
+        facts = {
+            **config.to_dict(),
+            "model_fingerprint": loaded.spec.fingerprint,
+            "processor": processor_sha256(loaded),
+            "space": space.sha256,
+            "stages_used": [[stage.after_layer, stage.keep] for stage in budget.stages],
+        }
+        lock(self.folder.root, facts)
+        return loaded, budget, space
+
+    def _samples(self) -> LoadResult:
+        """Read the data once; afterwards the list on disk is what counts."""
+        if not self.folder.samples.exists():
+            write_samples(self.folder, open_source(self._source).load())
+        data = read_samples(self.folder)
+        self.report.say(f"samples: {len(data.samples)} read, {len(data.quarantine)} quarantined")
+        for row in data.quarantine[:5]:
+            self.report.warn(f"quarantined {row.where}: {row.reason}")
+        if len(data.quarantine) > 5:
+            self.report.warn(f"... and {len(data.quarantine) - 5} more, all in {self.folder.samples}")
+        return data
+
+    def _labels(self, samples: Sequence[Sample]) -> dict[str, Label]:
+        """Label every prompt; returns sample uid -> label."""
+        backend = make_backend(
+            self.config.router, BackendOptions(model=self.config.router_model, device=self.config.device)
+        )
+        with self.report.task("label", len(samples), "prompts") as advance:
+            labels = label_prompts(
+                [sample.prompt for sample in samples],
+                backend,
+                self.folder.labels,
+                overrides=self.config.router != "rules",
+                progress=_steps(advance),
+            )
+        return {sample.uid: label for sample, label in zip(samples, labels, strict=True)}
+
+    def _classes(self, samples: Sequence[Sample], labels: dict[str, Label]) -> list[ClassData]:
+        """Take ``per_class`` samples of every class in hash order, and split each by picture."""
+        classes = []
+        for intent in INTENT_IDS:
+            mine = [sample for sample in samples if labels[sample.uid].intent == intent]
+            taken = sample_order(mine, self.config.seed)[: self.config.per_class]
+            search, holdout = split_holdout(taken, self.config.seed, self.config.holdout)
+            classes.append(ClassData(intent, tuple(search), tuple(holdout)))
+            if len(taken) < self.config.per_class:
+                self.report.warn(
+                    f"class {intent!r} has {len(taken)} samples, {self.config.per_class} were asked for"
+                    + ("; it keeps the default" if min(len(search), len(holdout)) < MIN_SAMPLES else "")
+                )
+        return classes
+
+    def _features(self, loaded: LoadedModel, classes: Sequence[ClassData]) -> tuple[FeatureStore, int]:
+        """Make sure the cache holds every picture; returns it and the number of pictures it holds for this run."""
+        spec = loaded.spec
+        key = FeatureKey(
+            model_id=spec.id,
+            revision=spec.revision,
+            fingerprint=spec.fingerprint,
+            processor_sha256=processor_sha256(loaded),
+            image_backend=image_backend(loaded),
+            dtype="float16",
+            layers=tuple(range(spec.vision_depth + 1)),
+            tokens=spec.visual_tokens,
+            width=spec.vision_width,
+        )
+        used = {s.image_sha256: s.image for c in classes for s in (*c.search, *c.holdout)}
+        root = self._source.sample_root
+        openers = {sha: (lambda name=name: open_image(name, root)) for sha, name in sorted(used.items())}
+        repair = f"claspkit cache verify {self.folder.root} --drop-bad"
+        store = FeatureStore.open(self.folder.features, key, write=True, repair=repair)
+        try:
+            with self.report.task("cache", len(openers), "pictures") as advance:
+                extract(loaded, openers, store, batch_size=self.config.block_size, progress=_steps(advance))
+        finally:
+            store.close()
+        return FeatureStore.open(self.folder.features, key, repair=repair), len(openers)
+
+    @property
+    def _source(self) -> SourceOptions:
+        """Where the samples come from, and where their pictures lie."""
+        config = self.config
+        return SourceOptions(
+            data=config.data,
+            model_name=config.model,
+            image_root=Path(config.image_root) if config.image_root else None,
+            materialise=self.folder.images,
+            per_class=config.per_class,
+            seed=config.seed,
+            max_rows=config.max_rows,
+            columns=dict(config.columns),
+            scorer=config.scorer,
+        )
+
+    def _search(
+        self,
+        loaded: LoadedModel,
+        store: FeatureStore,
+        budget: Budget,
+        space: Space,
+        classes: Sequence[ClassData],
+        ledger: Ledger,
+    ) -> dict[str, Candidate]:
+        """Search every class that has enough samples, then score winner, default and stock model on the holdout."""
+        config = self.config
+        evaluator = Evaluator(loaded, store, budget.stages, config.max_new_tokens)
+        enough = [c for c in classes if min(len(c.search), len(c.holdout)) >= MIN_SAMPLES]
+        total = sum(len(space.candidates) * len(c.search) + 3 * len(c.holdout) for c in enough)
+        winners: dict[str, Candidate] = {}
+        with self.report.task("search", total, "evaluations") as advance:
+            search = Search(space, evaluator, ledger, config.block_size, advance)
+            for data in classes:
+                if data not in enough:
+                    search.holdout(data, [space.default])
+                    continue
+                winner = winners[data.intent] = search.winner(data, config.strategy)
+                search.holdout(data, list(dict.fromkeys([space.default, winner])))
+        return winners
+
+
+def _steps(advance: Advance) -> Callable[[int, int], None]:
+    """Turn "n of m done" calls into the steps between them."""
+    before = 0
+
+    def progress(done: int, _: int) -> None:
+        nonlocal before
+        advance(done - before)
+        before = done
+
+    return progress
+
+
+def _start_over(folder: RunFolder) -> None:
+    """Delete a run's own files, and nothing else that may lie in its folder."""
+    for path in (
+        folder.root / "config.lock.json",
+        folder.samples,
+        folder.labels,
+        folder.ledger,
+        folder.report,
+        folder.summary,
+    ):
+        path.unlink(missing_ok=True)
+    for path in (folder.images, folder.features, folder.profile.parent):
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,87 @@
+"""Progress on stderr: a live display on a terminal, a plain line now and then elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+LINE_SECONDS = 10.0
+"""Plain lines come at most this often: a log file stays readable."""
+
+Advance = Callable[[int], None]
+
+
+class Reporter:
+    """Tells a person what a long run is doing.
+
+    Args:
+        quiet: say nothing but warnings.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._quiet = quiet
+
+    def say(self, text: str) -> None:
+        """Print one line, unless quiet."""
+        if not self._quiet:
+            self.console.print(text, markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Print one line that a person must not miss."""
+        self.console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+
+    @contextmanager
+    def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
+        """Show a task of ``total`` units; yields a function to call with the units just done."""
+        if self._quiet or total == 0:
+            yield lambda _: None
+        elif self.console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn(unit),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
+            with Progress(*columns, console=self.console) as live:
+                task = live.add_task(name, total=total)
+                yield lambda count: live.advance(task, count)
+        else:
+            lines = _Lines(self.say, name, total, unit)
+            yield lines.advance
+            lines.end()
+
+
+class _Lines:
+    """Plain progress: ``name: done / total unit, rate, time left``."""
+
+    def __init__(self, say: Callable[[str], None], name: str, total: int, unit: str) -> None:
+        self._say, self._name, self._total, self._unit = say, name, total, unit
+        self._done = 0
+        self._start = self._last = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        if time.monotonic() - self._last >= LINE_SECONDS:
+            self._last = time.monotonic()
+            rate = self._done / (self._last - self._start)
+            left = (self._total - self._done) / rate if rate else 0.0
+            self._say(
+                f"{self._name}: {self._done} / {self._total} {self._unit}, {rate:.1f} a second, {left:.0f} s left"
+            )
+
+    def end(self) -> None:
+        self._say(f"{self._name}: {self._done} {self._unit} in {time.monotonic() - self._start:.1f} s")

@@ -1,0 +1,342 @@
+"""report.html: one self-contained page that says what a run found and whether to believe it.
+
+No script, no request to anywhere, no file beside it. Whatever comes from data or from a file is escaped where it is
+put between tags (:func:`.charts.esc`); every chart carries a text alternative and its numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from string import Template
+from typing import Any
+
+from claspkit.profiles.intents import DEFAULT_INTENT, INTENTS
+
+from .charts import curve_chart, data_table, difference_chart, esc, heat_map, line_styles
+from .table import CHANGED, KEPT, headline, holdout_means, interval, outcome, percent
+
+QUARANTINE_SHOWN = 100
+"""Quarantined rows listed; the others are counted."""
+
+_SHOWN_CHARACTERS = 400  # of one reason: a file full of long lines must not make a long page
+_MISSING = "–"
+_OUTCOMES = {CHANGED: "changed", KEPT: "default kept"}  # and, without a search:
+_UNSEARCHED = "not searched"
+
+Summary = dict[str, Any]
+
+
+def render_report(summary: dict[str, Any]) -> str:
+    """Return the report as HTML text, at most 2 MB, encodable as UTF-8 whatever the data holds.
+
+    Args:
+        summary: what :func:`claspkit.calib.outcome.summarise` made, or the same read back from summary.json.
+    """
+    sections = [
+        f'<section id="{name}" aria-labelledby="{name}-h"><h2 id="{name}-h">{title}</h2>{body(summary)}</section>'
+        for name, (title, body) in _SECTIONS.items()
+    ]
+    links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, (title, _) in _SECTIONS.items())
+    return _PAGE.substitute(
+        title=esc(f"Calibration of {summary['model']['id']}"),
+        style=_STYLE,
+        links=links,
+        verdict=_verdict(summary),
+        sections="\n".join(sections),
+    )
+
+
+def default_candidate(summary: dict[str, Any]) -> str:
+    """Id of the default configuration: what a class that kept it has chosen."""
+    kept = (row["chosen"] for row in summary["classes"] if outcome(row) != CHANGED)
+    rho = next(intent.published_rho for intent in INTENTS if intent.id == DEFAULT_INTENT)
+    return next(kept, f"default/{rho:g}")
+
+
+def _verdict(summary: Summary) -> str:
+    means = holdout_means(summary["classes"])
+    budget, model = summary["budget"], summary["model"]
+    tiles = (
+        ("Unpruned", percent(means["unpruned"], _MISSING), f"{model['visual_tokens']} visual tokens"),
+        ("Default pruning", percent(means["default"], _MISSING), f"{budget['nominal']} visual tokens, nominal"),
+        ("This profile", percent(means["profile"], _MISSING), "same budget"),
+    )
+    return (
+        f'<p class="verdict">{esc(headline(summary))}</p><dl class="tiles">'
+        + "".join(
+            f"<div><dt>{esc(name)}</dt><dd><b>{esc(value)}</b><small>{esc(note)}</small></dd></div>"
+            for name, value, note in tiles
+        )
+        + '</dl><p class="note">Holdout score in percent, averaged over the classes that have holdout samples, each '
+        "class weighing the same. A class leaves the default only where the holdout, which the search never saw, "
+        "shows a significant gain. The gains of the classes that passed this test are still a little "
+        "optimistic: the test and the estimate use the same samples.</p>"
+    )
+
+
+def _classes(summary: Summary) -> str:
+    chart = difference_chart(summary["classes"])
+    figure = f'<figure class="wide">{chart}<figcaption>{_DIFFERENCES}</figcaption></figure>' if chart else ""
+    head = "".join(f'<th scope="col">{name}</th>' for name in _COLUMNS)
+    body = "".join(_class_row(row) for row in summary["classes"])
+    return (
+        '<div class="scroll" role="region" tabindex="0" aria-label="Result per class, table"><table class="classes">'
+        "<caption>Scores are means on the holdout, in percent; differences in points.</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{figure}"
+        '<p class="note">The difference is the tested candidate minus the default on the same holdout samples, with a '
+        "two-sided 95&nbsp;% interval of its own; Holm p is one-sided and corrected over all classes tested, and it "
+        "alone decides, at 0.05.</p>"
+    )
+
+
+_COLUMNS = (
+    "Class",
+    "Samples search / holdout",
+    "Unpruned",
+    "Default",
+    "Tested candidate",
+    "Tested score",
+    "Difference [95&nbsp;%]",
+    "Holm p",
+    "Decision",
+    "Reason",
+)
+_DIFFERENCES = (
+    "Filled squares: the class changed. Hollow circles: the default was kept. Lines: 95&nbsp;% interval. "
+    "Classes whose search ended at the default, or was not run, have no difference."
+)
+
+
+def _class_row(row: dict[str, Any]) -> str:
+    word = outcome(row)
+    shown = _OUTCOMES.get(word, _UNSEARCHED)
+    cells = (
+        f"{row['n_search']} / {row['n_holdout']}",
+        percent(row["unpruned"], _MISSING),
+        percent(row["default"], _MISSING),
+        row["tested"] or _MISSING,
+        percent(row["score"], _MISSING),
+        interval(row, _MISSING),
+        _p_value(row["p_holm"]),
+    )
+    return (
+        f'<tr><th scope="row">{esc(row["name"])} <small>{esc(row["intent"])}</small></th>'
+        + "".join(f"<td>{esc(cell)}</td>" for cell in cells)
+        + f'<td><span class="badge {"taken" if word == CHANGED else "kept"}">{shown}</span></td>'
+        + f'<td class="reason">{esc(_short(row["reason"]))}</td></tr>'
+    )
+
+
+def _curves(summary: Summary) -> str:
+    styles, default = line_styles(summary["classes"]), default_candidate(summary)
+    figures = "".join(_curve_figure(row, styles, default) for row in summary["classes"])
+    return (
+        '<p class="note">Mean score on the <em>search</em> split. The highest point of a search is optimistic: it was '
+        "picked because it is the highest. Only the holdout difference written beside each chart decided. The vertical "
+        "axes differ between classes.</p>"
+        f'<div class="grid-of-charts">{figures}</div>'
+    )
+
+
+def _curve_figure(row: dict[str, Any], styles: Mapping[str, int], default: str) -> str:
+    told = "Not searched." if row["tested"] is None else f"Tested: {row['tested']}."
+    if row["difference"] is not None:
+        told += f" Holdout difference {interval(row)} points, Holm p {_p_value(row['p_holm'])}."
+    shown = _OUTCOMES.get(outcome(row), _UNSEARCHED)
+    drawn = any(row["curves"].values())
+    chart = curve_chart(row, styles, default) if drawn else f'<p class="nothing">{esc(_short(row["reason"]))}</p>'
+    return f"<figure><h3>{esc(row['name'])}</h3><figcaption>{esc(told)} <b>{shown}</b></figcaption>{chart}</figure>"
+
+
+def _weights(summary: Summary) -> str:
+    model = summary["model"]
+    chart = heat_map(summary["classes"], model["vision_depth"], model["default_layer"])
+    return (
+        f'<figure class="plain">{chart}</figure><p class="note">Columns are the vision tower\'s layers, 0 being its '
+        f"embeddings; the stock model reads layer {esc(model['default_layer'])} alone.</p>"
+    )
+
+
+def _budget(summary: Summary) -> str:
+    budget, model = summary["budget"], summary["model"]
+    starts = [0, *(stage["after_layer"] + 1 for stage in budget["stages"])]
+    ends = [start - 1 for start in starts[1:]] + [model["decoder_depth"] - 1]
+    tokens = [model["visual_tokens"], *(stage["keep"] for stage in budget["stages"])]
+    spans = zip(starts, ends, tokens, strict=True)
+    share = 100 / model["visual_tokens"]
+    facts = {
+        "Nominal": f"{budget['nominal']} of {model['visual_tokens']} tokens, schedule {budget['schedule']}",
+        "Mean over layers, leaving": _tokens(budget["mean_tokens_leaving"], share) + "; what published budgets quote",
+        "Mean over layers, entering": _tokens(budget["mean_tokens_entering"], share) + "; what is computed",
+    }
+    return _facts(facts) + data_table(
+        "Visual tokens that enter each decoder layer",
+        ["decoder layers", "visual tokens", "share"],
+        (
+            [f"{first} to {last}" if last > first else first, count, f"{count * share:.1f} %"]
+            for first, last, count in spans
+        ),
+    )
+
+
+def _tokens(mean: float, share: float) -> str:
+    return f"{mean:.1f} tokens ({mean * share:.1f} %)"
+
+
+def _data(summary: Summary) -> str:
+    labels = sorted(summary["labels"].items(), key=lambda item: -item[1])
+    quarantine = summary["quarantine"]
+    parts = [data_table("Samples by who labelled them", ["label source", "samples"], labels)]
+    if not quarantine:
+        return parts[0] + "<p>No row of the data was left out.</p>"
+    shown = [(_short(row["where"]), _short(row["reason"])) for row in quarantine[:QUARANTINE_SHOWN]]
+    parts.append(f"<p>{_count(len(quarantine), 'row')} of the data left out.</p>")
+    table = data_table("Rows left out", ["where", "reason"], shown)
+    parts.append(f"<details><summary>Rows left out, with reasons</summary>{table}</details>")
+    if len(quarantine) > QUARANTINE_SHOWN:
+        rest = len(quarantine) - QUARANTINE_SHOWN
+        parts.append(f"<p>The first {QUARANTINE_SHOWN} are listed; {rest} more are in summary.json.</p>")
+    return "".join(parts)
+
+
+def _cost(summary: Summary) -> str:
+    cost = summary["cost"]
+    seconds = cost["seconds"]
+    facts = {
+        "Candidate evaluations": f"{cost['candidate_evaluations']:,}, one being one candidate on one sample, holdout included",
+        "Exhaustive search alone": f"{cost['exhaustive_evaluations']:,} evaluations",
+        "Pictures encoded": f"{cost['vision_passes']:,} for {_count(cost['unique_pictures'], 'unique picture')}",
+    }
+    rows = [
+        *((stage, _duration(value)) for stage, value in seconds.items()),
+        ("total", _duration(sum(seconds.values()))),
+    ]
+    return _facts(facts) + data_table("Time per stage, last invocation only", ["stage", "time"], rows)
+
+
+def _provenance(summary: Summary) -> str:
+    model = summary["model"]
+    facts = {"Profile id": summary["profile_id"], "Seed": summary["config"]["seed"]}
+    facts |= {f"Model {name.replace('_', ' ')}": value for name, value in model.items()}
+    datasets = data_table(
+        "Data sets",
+        ["name", "revision", "split", "samples"],
+        ([item.get(key) for key in ("name", "revision", "split", "samples")] for item in summary["datasets"]),
+    )
+    asked = data_table("What was asked for", ["option", "value"], summary["config"].items())
+    environment = data_table("Environment", ["part", "version"], summary["environment"].items())
+    return f"{_facts(facts)}{datasets}{environment}<details><summary>What was asked for</summary>{asked}</details>"
+
+
+_SECTIONS: dict[str, tuple[str, Callable[[Summary], str]]] = {
+    "classes": ("Classes", _classes),
+    "search": ("Search", _curves),
+    "weights": ("Fusion weights", _weights),
+    "budget": ("Budget", _budget),
+    "data": ("Data", _data),
+    "cost": ("Cost", _cost),
+    "provenance": ("Provenance", _provenance),
+}
+
+
+def _facts(facts: Mapping[str, object]) -> str:
+    pairs: Iterable[str] = (f"<dt>{esc(name)}</dt><dd>{esc(_value(value))}</dd>" for name, value in facts.items())
+    return f'<dl class="facts">{"".join(pairs)}</dl>'
+
+
+def _value(value: object) -> object:
+    return _MISSING if value is None else value
+
+
+def _short(text: object) -> str:
+    words = str(text)
+    return words if len(words) <= _SHOWN_CHARACTERS else words[: _SHOWN_CHARACTERS - 1] + "…"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _p_value(value: float | None) -> str:
+    if value is None:
+        return _MISSING
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+_PAGE = Template("""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>$title</title>
+<style>$style</style>
+</head>
+<body>
+<a class="skip" href="#main">Skip to the verdict</a>
+<header><h1>$title</h1><nav aria-label="Sections"><ul>$links</ul></nav></header>
+<main id="main" tabindex="-1">
+$verdict
+$sections
+</main>
+</body>
+</html>
+""")
+
+_STYLE = """
+:root{--page:#fff;--card:#f6f7f9;--ink:#1b1f24;--soft:#57606a;--edge:#d5dae0;--link:#0a58b8;--heat:10,88,184;
+--onheat:#fff;--good:#0a6b4b;--goodbg:#dcf3e8;--s0:#3d4650;--s1:#0072b2;--s2:#c24e00;--s3:#00795a;--s4:#a3478a}
+@media (prefers-color-scheme:dark){:root{--page:#14171b;--card:#1d2126;--ink:#e7eaee;--soft:#a7b0ba;--edge:#3a424b;
+--link:#7db8ff;--heat:110,180,255;--onheat:#0b1520;--good:#7fe0b8;--goodbg:#173a2e;--s0:#c9d1d9;--s1:#62b5ef;
+--s2:#f59a55;--s3:#45cfa2;--s4:#e59bd0}}
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:1120px;padding:0 16px 64px;background:var(--page);color:var(--ink);
+font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;overflow-wrap:break-word}
+h1{font-size:1.6rem;line-height:1.25;margin:28px 0 8px}h2{font-size:1.25rem;margin:48px 0 12px}
+h3{font-size:1rem;margin:0}a{color:var(--link)}
+:focus-visible{outline:3px solid var(--link);outline-offset:2px}main:focus{outline:none}
+.skip{position:absolute;left:-999px}.skip:focus{left:8px;top:8px;background:var(--page);padding:8px;z-index:2}
+nav ul{display:flex;flex-wrap:wrap;gap:4px 18px;list-style:none;margin:0;padding:0}
+.verdict{font-size:1.25rem;line-height:1.4;margin:24px 0 16px}.note{color:var(--soft);font-size:.9rem;max-width:80ch}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(160px,1fr));gap:12px;margin:0}
+.tiles div{background:var(--card);border:1px solid var(--edge);border-radius:8px;padding:12px 16px}
+.tiles dt{color:var(--soft)}.tiles dd{margin:0}.tiles b{display:block;font-size:1.7rem;line-height:1.3}
+small{color:var(--soft);font-size:.85em;font-weight:400}
+.scroll{overflow-x:auto;max-width:100%}
+table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums;margin:8px 0}
+caption{text-align:left;color:var(--soft);padding:4px 0}
+th,td{text-align:left;vertical-align:top;padding:6px 14px 6px 0;border-bottom:1px solid var(--edge)}
+thead th{color:var(--soft);font-weight:600;vertical-align:bottom}tbody th{font-weight:600}
+.classes td{white-space:nowrap}.classes .reason{white-space:normal;min-width:15rem}
+.classes th:first-child{position:sticky;left:0;background:var(--page);min-width:8rem}.classes small{display:block}
+.badge{border:1px solid var(--edge);border-radius:10px;padding:1px 9px}
+.badge.taken{background:var(--goodbg);color:var(--good);border-color:currentColor;font-weight:600}
+figure{margin:0;background:var(--card);border:1px solid var(--edge);border-radius:8px;padding:14px;min-width:0}
+figure.wide{max-width:660px;margin:16px 0}figure.plain{background:none;border:0;padding:0}
+figcaption{color:var(--soft);font-size:.88rem;margin:2px 0 8px}figcaption b{color:var(--ink)}
+.grid-of-charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,320px),1fr));gap:14px}
+.nothing{color:var(--soft)}
+.facts{display:grid;grid-template-columns:minmax(8rem,max-content) minmax(0,1fr);gap:4px 20px;margin:8px 0}
+.facts dt{color:var(--soft)}.facts dd{margin:0;overflow-wrap:anywhere}
+details{margin:8px 0}summary{cursor:pointer;color:var(--link);width:fit-content}
+svg{display:block;max-width:100%;height:auto}.scroll svg{max-width:none}
+svg text{font:11px system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif;fill:var(--ink)}
+svg .tick{fill:var(--soft)}svg .name{font-size:11.5px}
+.grid{stroke:var(--edge);fill:none}.axis{stroke:var(--soft);fill:none}
+.s0{--c:var(--s0)}.s1{--c:var(--s1)}.s2{--c:var(--s2)}.s3{--c:var(--s3)}.s4{--c:var(--s4)}
+.line{stroke:var(--c);stroke-width:1.8;fill:none}.mark{fill:var(--c)}.lead{stroke:var(--c);opacity:.45;fill:none}
+.ring{fill:none;stroke:var(--ink);stroke-width:2}
+svg .ringname{font-weight:700;paint-order:stroke;stroke:var(--card);stroke-width:4px;stroke-linejoin:round}
+.whisker{stroke:var(--ink);stroke-width:1.8;fill:none}.whisker.taken{stroke:var(--good)}
+.dot{stroke:var(--ink);stroke-width:2;fill:var(--card)}.dot.taken{stroke:var(--good);fill:var(--good)}
+.empty{fill:none;stroke:var(--edge)}.heat{fill:rgb(var(--heat))}svg .strong{fill:var(--onheat);font-weight:600}
+@media print{figure,tr{break-inside:avoid}}
+"""

@@ -1,0 +1,185 @@
+"""Search one class, then let the holdout decide: the default stays unless it is significantly beaten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from claspkit.profiles.canonical import digest
+
+from .evaluator import Evaluator, Outcome
+from .evidence import ALPHA, Paired, compare, holm
+from .ledger import HOLDOUT, SEARCH, UNPRUNED, Entry, Ledger
+from .samples import Sample
+from .space import Candidate, Space
+from .strategies import STRATEGIES
+
+MIN_SAMPLES = 10
+"""Below this many samples on either split a class keeps the default without a search."""
+
+
+@dataclass(frozen=True)
+class ClassData:
+    """One class's samples, split by picture."""
+
+    intent: str
+    search: tuple[Sample, ...]
+    holdout: tuple[Sample, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found for one class.
+
+    Attributes:
+        intent: class id.
+        winner: best candidate on the search split; None where no search was run.
+        chosen: the configuration that goes into the profile.
+        paired: winner against default on the holdout; None where they are the same or nothing was run.
+        p_holm: ``paired.p_value`` corrected over the classes that were tested.
+        default_score: the default on the holdout; None without holdout.
+        unpruned_score: the stock model on the holdout; None without holdout.
+        reason: why, in words.
+    """
+
+    intent: str
+    winner: Candidate | None
+    chosen: Candidate
+    paired: Paired | None
+    p_holm: float | None
+    default_score: float | None
+    unpruned_score: float | None
+    reason: str
+
+    @property
+    def searched(self) -> bool:
+        """Whether the search's winner was taken."""
+        return self.winner is not None and self.chosen == self.winner and self.paired is not None
+
+
+class Search:
+    """Evaluates blocks through the ledger: what it holds is never computed again."""
+
+    def __init__(
+        self,
+        space: Space,
+        evaluator: Evaluator,
+        ledger: Ledger,
+        block_size: int,
+        advance: Callable[[int], None],
+    ) -> None:
+        """``advance(n)`` hears of every n candidate evaluations done or found in the ledger."""
+        self._space = space
+        self._evaluator = evaluator
+        self._ledger = ledger
+        self._block_size = block_size
+        self._advance = advance
+
+    def winner(self, data: ClassData, strategy_name: str) -> Candidate:
+        """Run a strategy on the class's search split and return its best candidate."""
+        blocks = list(self._blocks(data.search))
+        strategy = STRATEGIES[strategy_name](self._space, len(blocks))
+        while requests := strategy.ask():
+            for number, block in enumerate(blocks):
+                wanted = [request.candidate for request in requests if number < request.blocks]
+                self._score(SEARCH, data.intent, number, block, wanted)
+            for request in requests:
+                strategy.tell(request.candidate, self._ledger.scores(SEARCH, data.intent, request.candidate.id))
+        return strategy.best()
+
+    def holdout(self, data: ClassData, candidates: Sequence[Candidate]) -> None:
+        """Score candidates and the unpruned model on the class's holdout."""
+        for number, block in enumerate(self._blocks(data.holdout)):
+            self._score(HOLDOUT, data.intent, number, block, candidates)
+            uids = [sample.uid for sample in block]
+            if self._ledger.get(HOLDOUT, data.intent, UNPRUNED, number, uids) is None:
+                outcome = self._evaluator.unpruned(block)
+                self._ledger.put([_entry(HOLDOUT, data.intent, UNPRUNED, number, uids, outcome)])
+            self._advance(len(block))
+
+    def _score(
+        self, split: str, intent: str, number: int, block: Sequence[Sample], wanted: Sequence[Candidate]
+    ) -> None:
+        uids = [sample.uid for sample in block]
+        known = [c for c in wanted if self._ledger.get(split, intent, c.id, number, uids) is not None]
+        self._advance(len(known) * len(block))
+        missing = [candidate for candidate in wanted if candidate not in known]
+        # groupby in the evaluator needs one prototype's candidates side by side
+        missing.sort(key=lambda candidate: self._space.prototypes.index(candidate.prototype))
+        for outcomes in self._evaluator.evaluate(block, missing) if missing else ():
+            self._ledger.put(
+                [_entry(split, intent, o.candidate.id, number, uids, o) for o in outcomes if o.candidate is not None]
+            )
+            self._advance(len(outcomes) * len(block))
+
+    def _blocks(self, samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
+        for start in range(0, len(samples), self._block_size):
+            yield samples[start : start + self._block_size]
+
+
+def _entry(split: str, intent: str, candidate: str, number: int, uids: list[str], outcome: Outcome) -> Entry:
+    return Entry(split, intent, candidate, number, digest(uids), outcome.scores, outcome.answers)
+
+
+def decide(
+    classes: Sequence[ClassData], winners: dict[str, Candidate], space: Space, ledger: Ledger, seed: int
+) -> list[Verdict]:
+    """Judge every class's winner on the holdout, with Holm's correction over the classes tested."""
+    default = space.default
+    paired: dict[str, Paired] = {}
+    for data in classes:
+        winner = winners.get(data.intent)
+        if winner is not None and winner != default:
+            paired[data.intent] = compare(
+                ledger.scores(HOLDOUT, data.intent, winner.id),
+                ledger.scores(HOLDOUT, data.intent, default.id),
+                [sample.image_sha256 for sample in data.holdout],
+                seed,
+            )
+    corrected = dict(zip(paired, holm([result.p_value for result in paired.values()]), strict=True))
+    return [
+        _verdict(
+            data,
+            winners.get(data.intent),
+            default,
+            paired.get(data.intent),
+            corrected.get(data.intent),
+            ledger,
+        )
+        for data in classes
+    ]
+
+
+def _verdict(
+    data: ClassData,
+    winner: Candidate | None,
+    default: Candidate,
+    paired: Paired | None,
+    p_holm: float | None,
+    ledger: Ledger,
+) -> Verdict:
+    default_scores = ledger.scores(HOLDOUT, data.intent, default.id)
+    unpruned = ledger.scores(HOLDOUT, data.intent, UNPRUNED)
+    chosen = default
+    if winner is None:
+        reason = (
+            f"{len(data.search)} search and {len(data.holdout)} holdout samples; "
+            f"a search needs {MIN_SAMPLES} of each, so the default stays"
+        )
+    elif paired is None or p_holm is None:
+        reason = "the default was the best on the search split"
+    elif p_holm < ALPHA and paired.difference > 0:
+        chosen = winner
+        reason = f"{winner.id} beats the default on the holdout (Holm-corrected p = {p_holm:.3g})"
+    else:
+        reason = f"{winner.id} won the search but not the holdout (Holm-corrected p = {p_holm:.3g})"
+    return Verdict(
+        intent=data.intent,
+        winner=winner,
+        chosen=chosen,
+        paired=paired,
+        p_holm=p_holm,
+        default_score=sum(default_scores) / len(default_scores) if default_scores else None,
+        unpruned_score=sum(unpruned) / len(unpruned) if unpruned else None,
+        reason=reason,
+    )

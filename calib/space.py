@@ -1,0 +1,130 @@
+"""The discrete space a calibration searches: layer prototypes x split ratios (method.md section 10).
+
+A prototype is a row of the paper's score matrix W: scores on a few vision layers, turned into fusion weights by a
+softmax. Layers are placed by depth, so the same five names mean the same thing for a tower of any depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from claspkit.profiles.canonical import digest
+from claspkit.profiles.intents import DEFAULT_INTENT, INTENTS
+from claspkit.runtime.fusion import fusion_weights
+from claspkit.runtime.plan import RowPlan
+
+TAU = 4.0
+"""Softmax temperature of the named prototypes: a score lower by 0.5 weighs e^-2 = 0.14 of the leader."""
+
+RHO_GRID: tuple[float, ...] = tuple(step / 10 for step in range(11))
+"""Split ratios tried, in tenths; 1 is attention only, 0 is similarity only."""
+
+DEFAULT_RHO = next(intent.published_rho for intent in INTENTS if intent.id == DEFAULT_INTENT)
+"""The split of the uncalibrated configuration: the paper's value for its Default class."""
+
+_EMPHASIS: dict[str, dict[float, float]] = {
+    # name -> {depth as a share of the model's own layer: score}; 1.0 is the layer the stock model reads.
+    "deep": {0.75: 0.0, 0.875: 0.5, 1.0: 1.0},
+    "middle": {0.25: 0.0, 0.5: 1.0, 0.75: 0.5, 1.0: 1.0},
+    "shallow": {0.125: 0.5, 0.25: 1.0, 0.5: 0.5, 1.0: 1.0},
+    "hybrid": {0.125: 0.5, 0.5: 0.5, 1.0: 1.0},
+}
+
+
+@dataclass(frozen=True)
+class Prototype:
+    """One row of W.
+
+    Attributes:
+        name: how people call it.
+        layers: vision layers with mass, ascending, hidden_states indexing.
+        scores: one per layer.
+        tau: softmax temperature, > 0.
+    """
+
+    name: str
+    layers: tuple[int, ...]
+    scores: tuple[float, ...]
+    tau: float
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Fusion weights, on the simplex (Eq. 8)."""
+        return tuple(fusion_weights(self.scores, self.tau))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One point of the space."""
+
+    prototype: Prototype
+    rho: float
+
+    @property
+    def id(self) -> str:
+        """Name within a run, for example ``deep/0.7``."""
+        return f"{self.prototype.name}/{self.rho:g}"
+
+    @property
+    def row(self) -> RowPlan:
+        """The candidate as the runtime takes it."""
+        return RowPlan(self.prototype.layers, self.prototype.weights, self.rho)
+
+
+@dataclass(frozen=True)
+class Space:
+    """All candidates of a run; the first one is the default configuration."""
+
+    prototypes: tuple[Prototype, ...]
+    rhos: tuple[float, ...]
+
+    @property
+    def default(self) -> Candidate:
+        """The configuration without calibration: the model's own layer at :data:`DEFAULT_RHO`."""
+        return Candidate(self.prototypes[0], DEFAULT_RHO)
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Default first, then prototype by prototype in ascending rho."""
+        grid = [Candidate(prototype, rho) for prototype in self.prototypes for rho in self.rhos]
+        return (self.default, *(candidate for candidate in grid if candidate != self.default))
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Every vision layer some prototype needs, ascending."""
+        return tuple(sorted({layer for prototype in self.prototypes for layer in prototype.layers}))
+
+    @property
+    def sha256(self) -> str:
+        """Digest of everything that decides a candidate's meaning."""
+        return digest(
+            {
+                "rhos": list(self.rhos),
+                "prototypes": [
+                    {"name": p.name, "layers": list(p.layers), "scores": list(p.scores), "tau": p.tau}
+                    for p in self.prototypes
+                ],
+            }
+        )
+
+    def find(self, candidate_id: str) -> Candidate:
+        """Return the candidate of that id; KeyError lists nothing, ids come from our own ledger."""
+        return next(candidate for candidate in self.candidates if candidate.id == candidate_id)
+
+
+def make_space(default_layer: int, rhos: Sequence[float] = RHO_GRID) -> Space:
+    """Build the named prototypes for a tower whose stock model reads ``default_layer``.
+
+    Depths are shares of that layer, not of the whole tower: blocks above it never shaped the projector's input.
+    Two depths that round to one layer merge, the larger score wins.
+    """
+    prototypes = [Prototype("default", (default_layer,), (1.0,), 1.0)]
+    for name, emphasis in _EMPHASIS.items():
+        scores: dict[int, float] = {}
+        for share, score in emphasis.items():
+            layer = int(share * default_layer + 0.5)
+            scores[layer] = max(score, scores.get(layer, score))
+        layers = tuple(sorted(scores))
+        prototypes.append(Prototype(name, layers, tuple(scores[layer] for layer in layers), TAU))
+    return Space(tuple(prototypes), tuple(rhos))

@@ -1,0 +1,184 @@
+"""What a run found, in words and as a table: for the terminal, and the wording that the report shares."""
+
+from __future__ import annotations
+
+import shlex
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+CHANGED, KEPT, TOO_FEW = "changed", "kept", "too few"
+"""The three outcomes of a class: a new configuration, the default after a search, the default without one."""
+
+_STYLES = {CHANGED: "bold green", KEPT: "", TOO_FEW: "yellow"}
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_NATURAL_WIDTH = 1000  # wider than any table here: what it would take if nobody squeezed it
+
+
+def clean(text: object) -> str:
+    """A value as one line that cannot move the cursor, reverse the writing, or fail to encode."""
+    kept = (" " if char in "\t\r\n" else char for char in str(text))
+    return "".join("\ufffd" if char in _BIDI or unicodedata.category(char) in {"Cc", "Cs"} else char for char in kept)
+
+
+def percent(score: float | None, missing: str = "-") -> str:
+    """A score in 0..1 as percent with one decimal, without the sign."""
+    return missing if score is None else f"{100 * score:.1f}"
+
+
+def points(difference: float | None, missing: str = "-") -> str:
+    """A difference of two scores in points, always signed; zero is ``+0.0``."""
+    return missing if difference is None else f"{100 * difference + 0.0:+.1f}".replace("-0.0", "+0.0")
+
+
+def interval(row: dict[str, Any], missing: str = "-") -> str:
+    """A class's holdout difference with its 95 % interval, in points: ``+6.2 [+1.0, +11.3]``."""
+    if row["difference"] is None:
+        return missing
+    return f"{points(row['difference'])} [{points(row['ci_low'])}, {points(row['ci_high'])}]"
+
+
+def outcome(row: dict[str, Any]) -> str:
+    """One of :data:`CHANGED`, :data:`KEPT` and :data:`TOO_FEW` for a class of the summary."""
+    if row["decision"] == "searched":
+        return CHANGED
+    return KEPT if row["tested"] is not None else TOO_FEW
+
+
+def holdout_means(rows: Iterable[dict[str, Any]]) -> dict[str, float | None]:
+    """Holdout scores averaged over the classes that have one, every class weighing the same.
+
+    Returns:
+        ``unpruned``, ``default`` and ``profile`` (each class as the profile runs it), in 0..1; None without data.
+    """
+    measured = [row for row in rows if row["default"] is not None]
+    taken = [
+        row["score"] if outcome(row) == CHANGED and row["score"] is not None else row["default"] for row in measured
+    ]
+    unpruned = [row["unpruned"] for row in measured]
+    return {
+        "unpruned": fmean(unpruned) if unpruned and None not in unpruned else None,
+        "default": fmean(row["default"] for row in measured) if measured else None,
+        "profile": fmean(taken) if taken else None,
+    }
+
+
+def headline(summary: dict[str, Any]) -> str:
+    """The verdict in one sentence: how many classes changed, what that bought, at which budget."""
+    rows = summary["classes"]
+    changed = [row["intent"] for row in rows if outcome(row) == CHANGED]
+    at = f"at {summary['budget']['nominal']} of {summary['model']['visual_tokens']} visual tokens"
+    if not changed:
+        return f"No class changed {at}: {_why_none(rows)}, so the profile is the default configuration."
+    means = holdout_means(rows)
+    count = f"{len(changed)} of {len(rows)} classes changed ({', '.join(changed)})"
+    rise = f"from {percent(means['default'])} % to {percent(means['profile'])} %"
+    stock = "" if means["unpruned"] is None else f" (unpruned: {percent(means['unpruned'])} %)"
+    return f"{count}, which takes the holdout score averaged over the classes {rise} {at}{stock}."
+
+
+def _why_none(rows: list[dict[str, Any]]) -> str:
+    if all(row["tested"] is None for row in rows):
+        return "no class had enough samples for a search"
+    if any(row["difference"] is not None for row in rows):
+        return "no tested candidate beats the default significantly on the holdout"
+    return "the default was the best on the search split wherever a search was run"
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """One row per class; 80 columns wide up to 999 samples a split, never more than 100 with shipped names."""
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    table.add_column("\nclass", no_wrap=True)
+    for header in ("search/\nholdout", "un-\npruned", "\ndefault"):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("chosen\nconfig", no_wrap=True)
+    table.add_column("holdout difference\n[95 % interval]", no_wrap=True)
+    table.add_column("\ndecision", no_wrap=True)
+    for row in summary["classes"]:
+        word = outcome(row)
+        table.add_row(
+            Text(clean(row["intent"])),
+            f"{row['n_search']}/{row['n_holdout']}",
+            percent(row["unpruned"]),
+            percent(row["default"]),
+            Text(clean(row["chosen"])),
+            Text(interval(row)),
+            Text(word, style=_STYLES[word]),
+        )
+    return table
+
+
+def print_summary(
+    summary: dict[str, Any], console: Console, profile: Path | str, report: Path | str | None = None
+) -> None:
+    """Print headline, table and what to do next.
+
+    Where the console is too narrow for the table, one short block per class is printed instead.
+
+    Args:
+        summary: what :func:`claspkit.calib.outcome.summarise` made.
+        console: where to; its width and colours are respected.
+        profile: path of the profile, as a person would type it.
+        report: path of the HTML report; None leaves its line out.
+    """
+    _say(console, headline(summary), style="bold")
+    console.print()
+    table = summary_table(summary)
+    if console.measure(table, options=console.options.update(width=_NATURAL_WIDTH)).maximum <= console.width:
+        console.print(table)
+    else:
+        _print_blocks(summary["classes"], console)
+    console.print()
+    _say(
+        console,
+        "Scores: holdout, percent. Difference: the best candidate of the search minus the default, in points.",
+    )
+    for line in _remarks(summary):
+        _say(console, line)
+    console.print()
+    _say(console, f"profile  {clean(profile)}", soft_wrap=True)
+    if report is not None:
+        _say(console, f"report   {clean(report)}", soft_wrap=True)
+    quoted = shlex.quote(clean(profile))
+    _say(
+        console,
+        f'next     claspkit run --profile {quoted} --image PICTURE --prompt "QUESTION"',
+        soft_wrap=True,
+    )
+
+
+def _say(console: Console, text: str, *, style: str | None = None, soft_wrap: bool = False) -> None:
+    """Print text as it is: nothing in it is markup, and a path that is soft-wrapped can be copied whole."""
+    console.print(Text(text), style=style, soft_wrap=soft_wrap, highlight=False)
+
+
+def _print_blocks(rows: list[dict[str, Any]], console: Console) -> None:
+    for row in rows:
+        word = outcome(row)
+        _say(console, f"{clean(row['intent'])}: {word}", style=_STYLES[word] or None)
+        _say(console, f"  {row['n_search']} search and {row['n_holdout']} holdout samples")
+        _say(console, f"  unpruned {percent(row['unpruned'])}, default {percent(row['default'])}")
+        _say(console, f"  chosen {clean(row['chosen'])}")
+        if row["difference"] is not None:
+            _say(console, f"  tested {clean(row['tested'])}: {interval(row)}")
+
+
+def _remarks(summary: dict[str, Any]) -> list[str]:
+    """What a person should know before believing the table."""
+    rows = summary["classes"]
+    remarks = []
+    starved = [clean(row["intent"]) for row in rows if outcome(row) == TOO_FEW]
+    if starved:
+        remarks.append(f"Too few samples for a search: {', '.join(starved)}. More --data gives them a chance.")
+    if any(outcome(row) == KEPT and row["difference"] is not None for row in rows):
+        remarks.append("A kept class may still hide a small gain: a higher --per-class narrows the intervals.")
+    if summary["quarantine"]:
+        count = len(summary["quarantine"])
+        remarks.append(f"{count} row{'s' if count > 1 else ''} of data left out; the report has the reasons.")
+    return remarks

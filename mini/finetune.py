@@ -1,0 +1,145 @@
+"""Second and third phase: the decoder learns to answer, first before a frozen tower and then together with it.
+
+Finding "the red object" means binding two properties of one thing. That appears only with many questions per
+picture, most of them of this sort; hence the mix below.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from transformers import LlavaForConditionalGeneration
+
+from .layout import Layout, plan_layout
+from .packing import IGNORED, QuestionPacker, packed_hidden, use_packed_attention
+from .questions import Question, ask
+from .schedule import batches, optimiser, to_pixels
+from .words import INTENTS
+
+# Questions per picture and step; the binding ones (object, attribute, default, spatial) are most of them.
+MIX: Final[dict[str, int]] = {
+    "object": 5,
+    "attribute": 5,
+    "text": 2,
+    "scene": 1,
+    "spatial": 4,
+    "counting": 2,
+    "action": 1,
+    "intention": 1,
+    "default": 3,
+}
+
+
+def mixed_questions(layout: Layout, mix: dict[str, int], rng: np.random.Generator) -> list[Question]:
+    """Return as many questions of each intent as ``mix`` says, about one picture."""
+    questions = []
+    for intent, number in mix.items():
+        for _ in range(number):
+            question = next(filter(None, (ask(layout, intent, rng) for _ in range(8))), None)
+            # A picture without a clear spatial relation is asked something that can always be asked.
+            questions.append(question or ask(layout, "attribute", rng))
+    return [question for question in questions if question is not None]
+
+
+def train_answers(
+    model: LlavaForConditionalGeneration,
+    packer: QuestionPacker,
+    pictures: np.ndarray,
+    *,
+    picture_seed: int,
+    steps: int,
+    batch: int,
+    rate: float,
+    tower_rate: float,
+    seed: int,
+    device: torch.device,
+    check: Callable[[], str],
+    log: Callable[[str], None],
+) -> None:
+    """Train ``model`` in place on uint8 pictures (count, 96, 96, 3), which are those of ``picture_seed``.
+
+    ``rate`` is the decoder's and projector's peak step; a ``tower_rate`` of 0 leaves the tower as it is. ``check``
+    is called every hundred steps and its text is logged.
+    """
+    model.to(device).train()
+    use_packed_attention(model)
+    parts = model.model
+    tower, trained = parts.vision_tower, [(parts.multi_modal_projector, rate), (parts.language_model, rate)]
+    trained.append((model.lm_head, rate))
+    tower.requires_grad_(tower_rate > 0)
+    if tower_rate > 0:
+        trained.append((tower, tower_rate))
+    adam, schedule = optimiser(trained, steps, warmup=min(50, steps // 10 + 1))
+    rng = np.random.default_rng([seed, 2])
+    order = batches(len(pictures), batch, rng)
+    started = time.monotonic()
+    for step in range(steps):
+        chosen = next(order)
+        layouts = [plan_layout(picture_seed, int(index)) for index in chosen]
+        packed = packer.pack([mixed_questions(layout, MIX, rng) for layout in layouts])
+        pixels = to_pixels(pictures[chosen], device)
+        with torch.autocast(device.type, torch.bfloat16):
+            features = model.get_image_features(pixel_values=pixels).pooler_output
+            hidden = packed_hidden(model, packer.prefix, torch.stack(tuple(features)), packed.ids.to(device))
+            targets = packed.targets.to(device)
+            told = targets != IGNORED
+            loss = cross_entropy(model.lm_head(hidden[told]).float(), targets[told])
+        adam.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_([p for group in adam.param_groups for p in group["params"]], 1.0)
+        adam.step()
+        schedule.step()
+        if step % 25 == 24:
+            log(f"answers {step + 1}/{steps} {time.monotonic() - started:.0f}s loss {loss.item():.4f}")
+        if step % 100 == 99 or step == steps - 1:
+            log(check())
+            model.train()
+    tower.requires_grad_(True)
+
+
+@torch.no_grad()
+def packed_accuracy(
+    model: LlavaForConditionalGeneration,
+    packer: QuestionPacker,
+    pictures: np.ndarray,
+    *,
+    picture_seed: int,
+    device: torch.device,
+    random_keep: int | None = None,
+    batch: int = 50,
+) -> dict[str, float]:
+    """Return the share of exactly right answers per intent, one question of each intent per picture.
+
+    ``pictures`` is uint8 (count, 96, 96, 3), those of ``picture_seed`` from index 0. An answer is right where the
+    greedy choice is right at each of its tokens and at the end of text. ``random_keep`` keeps that many of the 144
+    visual tokens, drawn per picture, before the decoder.
+    """
+    model.to(device).eval()
+    use_packed_attention(model)
+    right, total = dict.fromkeys(INTENTS, 0), dict.fromkeys(INTENTS, 0)
+    mix = dict.fromkeys(INTENTS, 1)
+    for start in range(0, len(pictures), batch):
+        part = pictures[start : start + batch]
+        indices = range(start, start + len(part))
+        rngs = [np.random.default_rng([picture_seed, index, 2]) for index in indices]
+        asked = [mixed_questions(plan_layout(picture_seed, i), mix, r) for i, r in zip(indices, rngs, strict=True)]
+        packed = packer.pack(asked)
+        features = torch.stack(tuple(model.get_image_features(pixel_values=to_pixels(part, device)).pooler_output))
+        kept = None
+        if random_keep is not None:
+            chosen = [np.sort(r.permutation(features.shape[1])[:random_keep]) for r in rngs]
+            kept = torch.from_numpy(np.stack(chosen)).to(device)
+        hidden = packed_hidden(model, packer.prefix, features, packed.ids.to(device), kept)
+        best = model.lm_head(hidden).argmax(-1).cpu()
+        good = ((best == packed.targets) | (packed.targets == IGNORED)).all(-1)
+        for row, answers in zip(asked, good.tolist(), strict=True):
+            for question, is_right in zip(row, answers, strict=True):
+                right[question.intent] += is_right
+                total[question.intent] += 1
+    return {intent: right[intent] / total[intent] for intent in INTENTS}

@@ -1,0 +1,28 @@
+"""The model folder: where it is, how it is written, how it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
+
+MODEL_DIR: Final = Path(__file__).parent / "model"
+
+
+def save_model(folder: Path, model: LlavaForConditionalGeneration, processor: LlavaProcessor) -> None:
+    """Write configuration, float32 safetensors, tokenizer and processor to ``folder``, creating it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.set_attn_implementation("sdpa")
+    model.to("cpu", torch.float32).eval().save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def load_model(folder: Path = MODEL_DIR) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """Return the model, in evaluation mode on the CPU, and its processor, read from ``folder`` alone.
+
+    Raises ``OSError`` where the folder holds no model.
+    """
+    model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True)
+    return model.eval(), AutoProcessor.from_pretrained(folder, local_files_only=True)

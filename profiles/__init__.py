@@ -1,0 +1,67 @@
+"""What a calibrated profile is: the nine intents, budgets, and the file format. No torch."""
+
+from .budget import Budget, Stage, explicit_budget, make_budget, mean_tokens, prefill_flops, stage_layers
+from .errors import (
+    BadDataError,
+    ClaspError,
+    CorruptError,
+    Interrupted,
+    MismatchError,
+    ProfileError,
+    ResourceError,
+    UsageError,
+)
+from .files import check_model, read_profile, write_profile
+from .intents import DEFAULT_INTENT, FINE_INTENTS, INTENT_IDS, INTENTS, FineIntent, Intent, merge
+from .profile import (
+    BudgetSpec,
+    CalibrationSpec,
+    ClassSpec,
+    DatasetSpec,
+    ModelSpec,
+    Profile,
+    RouterSpec,
+    SelectionSpec,
+    StageSpec,
+    seal,
+    softmax_weights,
+)
+
+__all__ = [
+    "DEFAULT_INTENT",
+    "FINE_INTENTS",
+    "INTENTS",
+    "INTENT_IDS",
+    "BadDataError",
+    "Budget",
+    "BudgetSpec",
+    "CalibrationSpec",
+    "ClaspError",
+    "ClassSpec",
+    "CorruptError",
+    "DatasetSpec",
+    "FineIntent",
+    "Intent",
+    "Interrupted",
+    "MismatchError",
+    "ModelSpec",
+    "Profile",
+    "ProfileError",
+    "ResourceError",
+    "RouterSpec",
+    "SelectionSpec",
+    "Stage",
+    "StageSpec",
+    "UsageError",
+    "check_model",
+    "explicit_budget",
+    "make_budget",
+    "mean_tokens",
+    "merge",
+    "prefill_flops",
+    "read_profile",
+    "seal",
+    "softmax_weights",
+    "stage_layers",
+    "write_profile",
+]

@@ -1,0 +1,350 @@
+"""The profile: what a deployer needs to prune one model, and what a reader needs to believe it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from .budget import MAX_STAGES, Budget, Convention, Stage, check_stages, mean_tokens
+from .canonical import canonical_json, digest, strict_loads
+from .errors import ProfileError, UsageError, shorten
+from .intents import INTENT_IDS, taxonomy_digest
+
+MAX_BYTES = 2**20
+LAYER_CONVENTION = "hidden_states, 0 = embeddings"
+WEIGHT_TOLERANCE = 1e-6
+MEAN_TOLERANCE = 0.01  # of a token: a stated mean may be rounded for people, not invented
+_MAX_LAYER = 511
+
+# No control characters: these texts are printed to terminals.
+Text = Annotated[str, Field(max_length=400, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+Name = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+ScorerName = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}@[0-9]{1,6}$")]
+IntentId = Literal[
+    "object", "attribute", "text", "scene", "spatial", "counting", "action", "intention", "default"
+]
+Layer = Annotated[int, Field(ge=0, le=_MAX_LAYER)]
+Depth = Annotated[int, Field(ge=1, le=_MAX_LAYER)]
+Width = Annotated[int, Field(ge=1, le=2**20)]
+Tokens = Annotated[int, Field(ge=1, le=2**20)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Score = Annotated[float, Field(ge=-1e4, le=1e4)]
+Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+Signed = Annotated[float, Field(ge=-1.0, le=1.0)]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class StageSpec(_Spec):
+    """Decoder layers > ``after_layer`` (0-based) see ``keep`` visual tokens."""
+
+    after_layer: Layer
+    keep: Tokens
+
+
+class ModelSpec(_Spec):
+    """The model a profile was made for.
+
+    Layers are counted as in ``hidden_states``: 0 is the embedding output, ``vision_depth`` the last block's
+    output. ``default_layer`` is the one the unmodified model projects. ``fingerprint`` covers projector and
+    processor.
+    """
+
+    family: Name
+    id: Name
+    revision: Name | None
+    vision_depth: Depth
+    vision_width: Width
+    decoder_depth: Depth
+    decoder_width: Width
+    visual_tokens: Tokens
+    default_layer: Layer
+    fingerprint: Sha256
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.default_layer > self.vision_depth:
+            reason = f"layer {self.default_layer} of a tower whose last is {self.vision_depth}"
+            raise ProfileError("model.default_layer", reason)
+        return self
+
+
+class BudgetSpec(_Spec):
+    """The token schedule and its two means per decoder layer: tokens leaving a layer, tokens entering it."""
+
+    nominal: Tokens
+    stages: Annotated[tuple[StageSpec, ...], Field(min_length=1, max_length=MAX_STAGES)]
+    schedule: Name
+    mean_tokens_leaving: Annotated[float, Field(ge=0.0, le=2.0**20)]
+    mean_tokens_entering: Annotated[float, Field(ge=0.0, le=2.0**20)]
+
+    @classmethod
+    def from_budget(cls, budget: Budget) -> BudgetSpec:
+        """The same schedule as it stands in a profile."""
+        return cls(
+            nominal=budget.nominal,
+            stages=tuple(StageSpec(after_layer=item.after_layer, keep=item.keep) for item in budget.stages),
+            schedule=budget.schedule,
+            mean_tokens_leaving=budget.mean_leaving,
+            mean_tokens_entering=budget.mean_entering,
+        )
+
+
+class SelectionSpec(_Spec):
+    """How tokens are chosen: reference rows of the saliency, features compared, k-means rounds, tie width."""
+
+    saliency: Literal["text", "last"]
+    features: Literal["aligned"]
+    kmeans_iterations: Annotated[int, Field(ge=0, le=100)]
+    tie_tolerance: Annotated[float, Field(ge=0.0, le=0.1)]
+
+
+class RouterSpec(_Spec):
+    """How a prompt gets its class. ``file`` is a plain name inside the profile's folder."""
+
+    kind: Literal["rules", "student"]
+    rules_version: Name | None
+    file: FileName | None
+    sha256: Sha256 | None
+    min_confidence: Unit
+    fallback: IntentId
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name, present in (
+            ("rules_version", self.kind == "rules"),
+            ("file", self.kind == "student"),
+            ("sha256", self.kind == "student"),
+        ):
+            if (getattr(self, name) is not None) != present:
+                need = "is needed" if present else "has no place"
+                raise ProfileError(f"router.{name}", f"it {need} in a router of kind {self.kind!r}")
+        return self
+
+
+class ClassSpec(_Spec):
+    """The configuration of one intent and the evidence for it.
+
+    ``layers`` ascend; ``weights`` = softmax(tau * scores) over them. ``rho`` is the share of attention
+    pivots. ``score``, ``default_score``, ``difference`` and its interval are holdout means of a metric in [0,
+    1].
+    """
+
+    intent: IntentId
+    prototype: Name
+    layers: Annotated[tuple[Layer, ...], Field(min_length=1, max_length=64)]
+    scores: Annotated[tuple[Score, ...], Field(min_length=1, max_length=64)]
+    tau: Annotated[float, Field(gt=0.0, le=1e4)]
+    weights: Annotated[tuple[Unit, ...], Field(min_length=1, max_length=64)]
+    rho: Unit
+    decision: Literal["searched", "kept_default"]
+    reason: Text
+    n_search: Count
+    n_holdout: Count
+    score: Unit | None
+    default_score: Unit | None
+    difference: Signed | None
+    ci_low: Signed | None
+    ci_high: Signed | None
+    p_value: Unit | None
+
+
+class DatasetSpec(_Spec):
+    """One source of calibration samples and how many were used."""
+
+    name: Name
+    revision: Name | None
+    split: Name | None
+    samples: Count
+
+
+class CalibrationSpec(_Spec):
+    """Where the numbers come from: ``label_sources`` counts labels, ``environment`` names versions."""
+
+    datasets: Annotated[tuple[DatasetSpec, ...], Field(max_length=256)]
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)]
+    scorers: Annotated[tuple[ScorerName, ...], Field(max_length=64)]
+    label_sources: Annotated[dict[Name, Count], Field(max_length=256)]
+    environment: Annotated[dict[Name, Text], Field(max_length=256)]
+    ledger_sha256: Sha256
+    candidate_evaluations: Count
+    vision_passes: Count
+
+
+class ProfileBody(_Spec):
+    """A profile without its id. Unknown fields are refused everywhere but inside ``extensions``."""
+
+    format: Literal["clasp-profile"]
+    schema_version: Annotated[str, Field(pattern=r"^1\.(0|[1-9][0-9]{0,3})$")]
+    layer_index_convention: Literal["hidden_states, 0 = embeddings"]
+    taxonomy: Sha256
+    model: ModelSpec
+    router: RouterSpec
+    budget: BudgetSpec
+    selection: SelectionSpec
+    classes: Annotated[tuple[ClassSpec, ...], Field(min_length=9, max_length=9)]
+    calibration: CalibrationSpec
+    extensions: Annotated[dict[Name, JsonValue], Field(max_length=64)]
+
+    @model_validator(mode="after")
+    def _check_against_each_other(self) -> Self:
+        if self.taxonomy != taxonomy_digest():
+            raise ProfileError("taxonomy", "it was made for another set of intents than this version has")
+        _check_budget(self.budget, self.model)
+        for index, (spec, intent) in enumerate(zip(self.classes, INTENT_IDS, strict=True)):
+            if spec.intent != intent:
+                raise ProfileError(f"classes[{index}].intent", f"{spec.intent!r} where {intent!r} belongs")
+            _check_class(f"classes[{index}]", spec, self.model.vision_depth)
+        return self
+
+    def for_intent(self, intent: str) -> ClassSpec:
+        """The class of an intent id.
+
+        Raises:
+            UsageError: no such intent; the text lists them.
+        """
+        if intent not in INTENT_IDS:
+            raise UsageError(f"unknown intent {shorten(intent)}; there are: {', '.join(INTENT_IDS)}")
+        return self.classes[INTENT_IDS.index(intent)]
+
+
+class Profile(ProfileBody):
+    """A sealed profile: ``profile_id`` is the SHA-256 of the canonical JSON of everything else."""
+
+    profile_id: Sha256
+
+    @model_validator(mode="after")
+    def _check_id(self) -> Self:
+        computed = body_digest(self)
+        if self.profile_id != computed:
+            raise ProfileError(
+                "profile_id",
+                f"it says {self.profile_id[:12]}..., the content has {computed[:12]}...: the file was "
+                "changed after it was written. Export it again from its run",
+            )
+        return self
+
+
+_Body = TypeVar("_Body", bound=ProfileBody)
+
+
+def body_digest(body: ProfileBody) -> str:
+    """SHA-256 of the canonical JSON of all fields but ``profile_id``."""
+    return digest(body.model_dump(mode="json", exclude={"profile_id"}))
+
+
+def seal(fields: Mapping[str, Any]) -> Profile:
+    """Check the fields of a profile and give them their id; constants and ``extensions`` may be left out.
+
+    Raises:
+        ProfileError: names the first field that is wrong.
+    """
+    constants = {
+        "format": "clasp-profile",
+        "schema_version": "1.0",
+        "layer_index_convention": LAYER_CONVENTION,
+        "taxonomy": taxonomy_digest(),
+        "extensions": {},
+    }
+    plain = {name: value for name, value in _plain({**constants, **fields}).items() if name != "profile_id"}
+    try:
+        data = canonical_json(plain)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ProfileError("(file)", str(error)) from None
+    body = _validate(ProfileBody, data)
+    return Profile.model_validate({**dict(body), "profile_id": body_digest(body)})
+
+
+def parse_profile(data: bytes) -> Profile:
+    """Read a profile from bytes that may be hostile.
+
+    Raises:
+        ProfileError: names the first field that is wrong, or ``(file)``.
+    """
+    return _validate(Profile, data)
+
+
+def _validate(kind: type[_Body], data: bytes) -> _Body:
+    try:
+        parsed = strict_loads(data, max_bytes=MAX_BYTES)
+    except ValueError as error:
+        raise ProfileError("(file)", str(error)) from None
+    if not isinstance(parsed, dict):
+        raise ProfileError("(file)", f"a profile is a JSON object, this is {shorten(parsed)}")
+    try:
+        # From text and not from ``parsed``: only there does strict mode take an array for a tuple.
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        raise _first_problem(error) from None
+
+
+def _first_problem(error: ValidationError) -> ProfileError:
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    field = ""
+    for part in first["loc"]:
+        field += f"[{part}]" if isinstance(part, int) else f".{shorten(part)[1:-1]}"
+    more = f" ({len(problems) - 1} more fields are wrong)" if len(problems) > 1 else ""
+    got = "" if first["type"] in {"missing", "extra_forbidden"} else f", got {shorten(first['input'])}"
+    return ProfileError(field.lstrip(".") or "(file)", f"{first['msg']}{got}{more}")
+
+
+def _plain(value: Any) -> Any:
+    """The same value with models turned into dicts."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _check_budget(budget: BudgetSpec, model: ModelSpec) -> None:
+    stages = [Stage(stage.after_layer, stage.keep) for stage in budget.stages]
+    try:
+        check_stages(stages, model.visual_tokens, model.decoder_depth)
+    except UsageError as error:
+        raise ProfileError("budget.stages", str(error)) from None
+    if budget.nominal > model.visual_tokens:
+        raise ProfileError("budget.nominal", f"{budget.nominal} of {model.visual_tokens} tokens")
+    conventions: tuple[Convention, ...] = ("leaving", "entering")
+    for convention in conventions:
+        name = f"mean_tokens_{convention}"
+        stated: float = getattr(budget, name)
+        computed = mean_tokens(stages, model.visual_tokens, model.decoder_depth, convention)
+        if abs(stated - computed) > MEAN_TOLERANCE:
+            raise ProfileError(f"budget.{name}", f"it says {stated}, the stages average to {computed:.4f}")
+
+
+def _check_class(field: str, spec: ClassSpec, vision_depth: int) -> None:
+    if list(spec.layers) != sorted(set(spec.layers)):
+        raise ProfileError(f"{field}.layers", f"{list(spec.layers)} must ascend without a repetition")
+    if spec.layers[-1] > vision_depth:
+        reason = f"layer {spec.layers[-1]} of a tower whose last is {vision_depth}"
+        raise ProfileError(f"{field}.layers", reason)
+    for name in ("scores", "weights"):
+        count = len(getattr(spec, name))
+        if count != len(spec.layers):
+            raise ProfileError(f"{field}.{name}", f"{count} of them for {len(spec.layers)} layers")
+    expected = softmax_weights(spec.scores, spec.tau)
+    gap = max(abs(a - b) for a, b in zip(spec.weights, expected, strict=True))
+    if gap > WEIGHT_TOLERANCE or abs(math.fsum(spec.weights) - 1.0) > WEIGHT_TOLERANCE:
+        raise ProfileError(f"{field}.weights", f"they differ from softmax(tau * scores) by up to {gap:.2g}")
+    if spec.ci_low is not None and spec.ci_high is not None and spec.ci_low > spec.ci_high:
+        raise ProfileError(f"{field}.ci_low", f"{spec.ci_low} is above ci_high {spec.ci_high}")
+
+
+def softmax_weights(scores: tuple[float, ...] | list[float], tau: float) -> tuple[float, ...]:
+    """Fusion weights softmax(tau * scores), Eq. 8: non-negative, sum 1."""
+    top = max(scores)
+    parts = [math.exp(tau * (score - top)) for score in scores]
+    total = math.fsum(parts)
+    return tuple(part / total for part in parts)

@@ -1,0 +1,1 @@
+"""From a prompt's text to one of the nine intents."""

@@ -1,0 +1,69 @@
+"""The answer of a router: which intent a prompt has, how sure that is, and who says so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from claspkit.profiles.errors import CorruptError, shorten
+from claspkit.profiles.intents import INTENT_IDS, merge
+
+
+@dataclass(frozen=True)
+class Label:
+    """One routed prompt.
+
+    Attributes:
+        intent: id of one of the nine intents.
+        fine: id of one of the 15 fine intents, or None where nobody decided on one.
+        confidence: in [0, 1]; 0 where nothing spoke for the intent.
+        source: who decided: ``teacher:<model>@<revision>``, ``rule:<id>``, ``rule:none`` or
+            ``student:<digest>``.
+        template: digest of the rules, teacher prompt or weights behind the decision.
+    """
+
+    intent: str
+    fine: str | None
+    confidence: float
+    source: str
+    template: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The label as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Label:
+        """The label written by :meth:`to_dict`.
+
+        Raises:
+            CorruptError: names the field that is missing, unknown or wrong.
+        """
+        names = {"intent", "fine", "confidence", "source", "template"}
+        if fields.keys() != names:
+            odd = ", ".join(sorted(map(str, fields.keys() ^ names)))
+            raise CorruptError(f"a label has the wrong fields, look at: {shorten(odd)}")
+        intent, fine, confidence = fields["intent"], fields["fine"], fields["confidence"]
+        if intent not in INTENT_IDS:
+            raise CorruptError(f"a label's intent is {shorten(intent)}; there are: {', '.join(INTENT_IDS)}")
+        if fine is not None and not (isinstance(fine, str) and _merges_into(fine, intent)):
+            raise CorruptError(f"a label's fine intent {shorten(fine)} does not belong to {intent!r}")
+        if type(confidence) not in {int, float} or not 0 <= confidence <= 1:
+            raise CorruptError(f"a label's confidence is {shorten(confidence)}, it must be within 0 and 1")
+        if not (isinstance(fields["source"], str) and isinstance(fields["template"], str)):
+            raise CorruptError("a label's source and template must be text")
+        return cls(intent, fine, float(confidence), fields["source"], fields["template"])
+
+
+def _merges_into(fine: str, intent: str) -> bool:
+    try:
+        return merge(fine) == intent
+    except KeyError:
+        return False
+
+
+def source_counts(labels: Iterable[Label]) -> dict[str, int]:
+    """How many labels each source gave, sorted by source."""
+    return dict(sorted(Counter(label.source for label in labels).items()))

@@ -1,0 +1,84 @@
+"""From pictures and prompts to the tensors a model takes, through the model's own processor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from .models import LoadedModel
+
+
+def chat_text(loaded: LoadedModel, prompt: str) -> str:
+    """Put one prompt with one picture into the model's chat template, ready for the answer.
+
+    Placeholder tokens inside the user's text are taken out: they would announce pictures that do not exist.
+    """
+    bare = prompt.replace(loaded.processor.image_token, " ").strip()
+    turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": bare}]}]
+    text: str = loaded.processor.apply_chat_template(turn, add_generation_prompt=True)
+    return text
+
+
+def batch_inputs(loaded: LoadedModel, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> Any:
+    """Build a left-padded batch with one picture per prompt.
+
+    Returns:
+        A BatchEncoding with ``input_ids`` (B, S) int64, ``attention_mask`` (B, S) and ``pixel_values``
+        (B, 3, H, W), on the model's device.
+    """
+    loaded.processor.tokenizer.padding_side = "left"
+    texts = [chat_text(loaded, prompt) for prompt in prompts]
+    batch = loaded.processor(images=list(pictures), text=texts, return_tensors="pt", padding=True)
+    return batch.to(loaded.model.device, dtype=loaded.model.dtype)
+
+
+def text_inputs(loaded: LoadedModel, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Tokenise prompts for pictures whose features are at hand already.
+
+    Returns:
+        ``input_ids`` and ``attention_mask``, (B, S) int64, left-padded, every picture expanded to its N
+        placeholder tokens, on the model's device.
+    """
+    tokenizer = loaded.processor.tokenizer
+    tokenizer.padding_side = "left"
+    token = loaded.processor.image_token
+    texts = [chat_text(loaded, prompt).replace(token, token * loaded.spec.visual_tokens) for prompt in prompts]
+    batch = tokenizer(texts, return_tensors="pt", padding=True)
+    device = loaded.model.device
+    return batch["input_ids"].to(device), batch["attention_mask"].to(device)
+
+
+def pixel_values(loaded: LoadedModel, pictures: Sequence[Image.Image]) -> Tensor:
+    """Run the image processor: -> (B, 3, H, W) in the model's dtype, on its device."""
+    batch = loaded.processor.image_processor(images=list(pictures), return_tensors="pt")
+    values: Tensor = batch["pixel_values"]
+    return values.to(loaded.model.device, dtype=loaded.model.dtype)
+
+
+def encode_pictures(loaded: LoadedModel, pictures: Sequence[Image.Image]) -> Tensor:
+    """All vision layers of pictures: (L + 1, B, N, D) in the model's dtype, entry 0 the embedding output."""
+    return loaded.family.vision_layers(loaded.model, pixel_values(loaded, pictures))
+
+
+def decode_answers(loaded: LoadedModel, generated: Tensor) -> list[str]:
+    """Turn generated ids (B, T), without the prompt, into stripped text."""
+    texts = loaded.processor.batch_decode(generated, skip_special_tokens=True)
+    return [text.strip() for text in texts]
+
+
+def image_backend(loaded: LoadedModel) -> str:
+    """Name the code that resizes and normalises pictures; backends differ in the last bits."""
+    kind = type(loaded.processor.image_processor)
+    return f"{kind.__module__.rsplit('.', 1)[-1]}.{kind.__name__}"
+
+
+def processor_sha256(loaded: LoadedModel) -> str:
+    """SHA-256 of the image processor's settings, as canonical JSON."""
+    settings = loaded.processor.image_processor.to_dict()
+    text = json.dumps(settings, sort_keys=True, default=str, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
