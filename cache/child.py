@@ -6,6 +6,7 @@ HDF5 2.0 segfaults at interpreter exit after a failed write, so the process alwa
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -63,7 +64,8 @@ class _Shard:
         return {"sha256": sha256, "bytes": size, "images": self.digests}
 
     def abandon(self) -> None:
-        self.part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.part.unlink()
 
 
 def serve(folder: str) -> None:
@@ -77,10 +79,13 @@ def serve(folder: str) -> None:
     # Ctrl-C reaches the whole process group; what is kept is for the parent to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    status = 1
     os.dup2(2, 1)  # nothing that a library prints may pass for an answer
     with open(0, "rb", closefd=False) as commands:
-        status = _serve(Path(folder), commands, answers)
-    os._exit(status)
+        try:
+            status = _serve(Path(folder), commands, answers)
+        finally:
+            os._exit(status)
 
 
 def _serve(folder: Path, commands: BufferedReader, answers: IO[bytes]) -> int:

@@ -22,7 +22,7 @@ DATASET: Final = "features"
 IMAGES: Final = "images"
 MANIFEST: Final = "manifest.jsonl"
 
-SHARD_NAME: Final = re.compile(r"shard-(\d{6})-[0-9a-f]{8}\.h5")
+SHARD_NAME: Final = re.compile(r"shard-([0-9]{6})-[0-9a-f]{8}\.h5")
 PART_SUFFIX: Final = ".part"
 PART_NAME: Final = re.compile(SHARD_NAME.pattern + re.escape(PART_SUFFIX))
 

@@ -28,8 +28,11 @@ _PIPE_BYTES = 1 << 20
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes an ordinary user can still write in the folder's file system."""
-    return shutil.disk_usage(folder).free
+    """Bytes an ordinary user can still write in the folder's file system; 0 when the folder is gone."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:
@@ -132,9 +135,10 @@ class ShardWriter:
         rest = b"" if self._child.stdout.closed else self._child.stdout.read()
         self._child.stdout.close()
         self._child.wait()
-        if self._name is not None:
-            (self._folder / (self._name + PART_SUFFIX)).unlink(missing_ok=True)
-            self._name = None
+        name, self._name = self._name, None
+        if name is not None:
+            with contextlib.suppress(OSError):  # gone already, or its folder is; the next opening looks again
+                (self._folder / (name + PART_SUFFIX)).unlink()
         return rest
 
     def _failure(self, answer: dict[str, Any] | None) -> ResourceError:

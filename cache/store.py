@@ -258,7 +258,7 @@ class FeatureStore:
         for image in entry.images:
             del self._index[image]
         self._pool.forget(file)
-        (self.folder / file).unlink(missing_ok=True)
+        self._remove(file)
         return len(entry.images)
 
     def close(self) -> None:
@@ -315,9 +315,15 @@ class FeatureStore:
     def _clean(self) -> None:
         """Remove what killed writers left: unfinished shards, and finished ones that got no line."""
         parts = [path.name for path in self.folder.iterdir() if PART_NAME.fullmatch(path.name)]
-        self.cleaned = (*sorted(parts), *self._strangers())
-        for name in self.cleaned:
+        self.cleaned = tuple(name for name in (*sorted(parts), *self._strangers()) if self._remove(name))
+
+    def _remove(self, name: str) -> bool:
+        """Delete a file that the manifest does not list; one that cannot be deleted may stay, nobody reads it."""
+        try:
             (self.folder / name).unlink(missing_ok=True)
+        except OSError:
+            return False
+        return True
 
 
 def _first_record(log: RecordLog, folder: Path, key: FeatureKey | None) -> list[dict[str, object]]:

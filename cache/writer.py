@@ -6,7 +6,7 @@ from collections.abc import Callable, Container
 from pathlib import Path
 from types import TracebackType
 
-from claspkit.profiles.errors import BadDataError, ClaspError
+from claspkit.profiles.errors import BadDataError, ClaspError, ResourceError
 
 from .keys import FeatureKey, is_sha256
 from .layout import Features, all_finite, image_shape, images_per_shard, storage_dtype
@@ -72,6 +72,7 @@ class FeatureWriter:
             ValueError: wrong digest, shape or dtype, or an image that is there already (a caller's mistake).
         """
         self._check(image, features)
+        self._must_work()
         if not all_finite(features, self._key.dtype):
             raise BadDataError(f"the features of image {image} hold NaN or infinity; they are not written")
         try:
@@ -92,6 +93,7 @@ class FeatureWriter:
         Raises:
             ResourceError: disk full, or the writing process died.
         """
+        self._must_work()
         if not self._pending:
             return
         try:
@@ -128,6 +130,10 @@ class FeatureWriter:
         wanted = image_shape(self._key), storage_dtype(self._key.dtype)
         if (features.shape, features.dtype) != wanted:
             raise ValueError(f"features must be {wanted}, not {(features.shape, features.dtype)}")
+
+    def _must_work(self) -> None:
+        if self._broken:
+            raise ResourceError("this writer failed earlier; open a new one to go on")
 
     def _expected_images(self) -> int:
         if self._expected is None:

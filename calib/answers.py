@@ -4,6 +4,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import pairwise
 
 _NUMBER_WORDS = [
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
@@ -49,8 +50,8 @@ def answer_key(text: str) -> str:
     cleaned = _THOUSANDS.sub("", text).replace("'", "")
     cleaned = _FULL_STOP.sub("", _PERCENT.sub(r"\1%", cleaned))
     words = [NUMBERS.get(word, word) for word in _NOISE.sub(" ", cleaned).split()]
-    kept = [word for word in words if word not in ARTICLES]
-    return " ".join(kept or words) or text
+    kept = [word for word, following in pairwise([*words, ""]) if not _article(word, following)]
+    return " ".join(kept) or text
 
 
 def as_number(text: str) -> float | None:
@@ -129,6 +130,13 @@ def edit_distance(left: str, right: str) -> int:
             cost = min(row[column] + 1, row[column - 1] + 1, diagonal + (character != other))
             diagonal, row[column] = row[column], cost
     return row[-1]
+
+
+def _article(word: str, following: str) -> bool:
+    """Whether a word is an article: it stands before something that is more than one letter."""
+    if word not in ARTICLES or not following:
+        return False
+    return len(following) > 1 or not following.isalpha()
 
 
 def _option_by_text(answer: str, choices: Sequence[str]) -> int | None:

@@ -91,7 +91,7 @@ def curve_chart(row: dict[str, Any], styles: Mapping[str, int], default: str) ->
 
 def _curve_numbers(name: str, curves: Curves) -> str:
     rhos = sorted({point[0] for line in curves.values() for point in line})
-    cells = {prototype: dict((rho, score) for rho, score in line) for prototype, line in curves.items()}
+    cells = {prototype: {point[0]: point[1] for point in line} for prototype, line in curves.items()}
     return folded_table(
         f"{name}: search score by rho and prototype, percent",
         ["rho", *curves],
@@ -144,7 +144,8 @@ def _axes(low: float, high: float) -> str:
     middle = (_LEFT + _RIGHT) / 2
     parts.append(f'<path class="axis" d="M{_LEFT} {_BOTTOM}H{_RIGHT}"/>')
     parts.append(
-        f'<text class="tick" x="{middle:g}" y="{_BOTTOM + 35}" text-anchor="middle">rho, share of attention pivots</text>'
+        f'<text class="tick" x="{middle:g}" y="{_BOTTOM + 35}" text-anchor="middle">'
+        "rho, share of attention pivots</text>"
     )
     parts.append(f'<text class="tick" x="{_LEFT - 6}" y="10" text-anchor="end">%</text>')
     return "".join(parts)
@@ -227,17 +228,18 @@ def difference_chart(rows: Sequence[dict[str, Any]]) -> str:
     tested = [row for row in rows if row["difference"] is not None]
     if not tested:
         return ""
-    reach = 1.05 * max(0.01, *(abs(row[key]) for row in tested for key in ("difference", "ci_low", "ci_high")))
+    ends = [value for row in tested for value in (row["difference"], row["ci_low"], row["ci_high"])]
+    low, high = 1.05 * min(-0.01, *ends), 1.05 * max(0.01, *ends)
     left, right, step = 92, 408, 24
     bottom = 8 + step * len(tested)
 
     def place(value: float) -> float:
-        return (left + right) / 2 + value / reach * (right - left) / 2
+        return left + (value - low) / (high - low) * (right - left)
 
     parts = [
         f'<path class="{"axis" if abs(tick) < 1e-12 else "grid"}" d="M{place(tick):.1f} 8V{bottom}"/>'
-        f'<text class="tick" x="{place(tick):.1f}" y="{bottom + 16}" text-anchor="middle">{100 * tick + 0.0:+g}</text>'
-        for tick in (round(tick, 6) for tick in _ticks(-reach, reach))
+        f'<text class="tick" x="{place(tick):.1f}" y="{bottom + 16}" text-anchor="middle">{_signed(tick)}</text>'
+        for tick in (round(tick, 6) for tick in _ticks(low, high))
     ]
     for number, row in enumerate(tested):
         y, taken = 8 + step * (number + 0.5), outcome(row) == CHANGED
@@ -255,6 +257,10 @@ def difference_chart(rows: Sequence[dict[str, Any]]) -> str:
     described = "; ".join(f"{row['intent']} {interval(row)}, {outcome(row)}" for row in tested)
     svg = _svg("differences", "Holdout difference of the tested candidates", described, 420, bottom + 42)
     return svg + "".join(parts)
+
+
+def _signed(tick: float) -> str:
+    return f"{100 * tick:+g}" if tick else "0"
 
 
 # ------------------------------------------------------------------------------------------------ fusion weights

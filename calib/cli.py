@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-import click
 import typer
 from rich.console import Console
+from typer.exceptions import TyperException
 
 from claspkit.profiles.errors import ClaspError
 
@@ -28,10 +28,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-app.command()(calibrate)
-app.command(help="Run a calibration up to the labels.")(stage_command("label"))
+app.command("calibrate")(calibrate)
+app.command("label", help="Run a calibration up to the labels.")(stage_command("label"))
 app.add_typer(store_app, name="cache")
-app.command(help="Run a calibration up to the scores of the search, without a profile.")(stage_command("search"))
+app.command("search", help="Run a calibration up to the scores of the search, without a profile.")(stage_command("search"))
 app.command()(plan)
 app.command()(inspect)
 app.command()(report)
@@ -63,10 +63,10 @@ def _exit(application: typer.Typer, arguments: Sequence[str] | None) -> NoReturn
     except ClaspError as error:
         console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
+    except TyperException as error:
+        console.print(f"error: {error.format_message()} (--help shows what there is)", markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         console.print("interrupted; what was finished is kept, run the same command again to continue", markup=False)
         sys.exit(INTERRUPTED)
 

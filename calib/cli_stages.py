@@ -45,6 +45,10 @@ Scorer = Annotated[str | None, typer.Option(help="Scorer of rows that name none,
 Seed = Annotated[int, typer.Option(min=0, help="Seed of sampling and resampling.")]
 Router = Annotated[str, typer.Option(help="Who labels the prompts: rules (offline) or transformers (Qwen3-8B).")]
 RouterModel = Annotated[str | None, typer.Option(help="Hub id or folder of another labelling model.")]
+Rho = Annotated[
+    list[float] | None,
+    typer.Option("--rho", min=0.0, max=1.0, help="Split ratio to try, several times; default: tenths."),
+]
 StrategyOption = Annotated[str, typer.Option("--strategy", help="Search strategy.")]
 Holdout = Annotated[float, typer.Option(min=0.1, max=0.9, help="Share of the pictures kept for the final decision.")]
 MaxNewTokens = Annotated[int, typer.Option(min=1, max=1024, help="Longest answer, in tokens.")]
@@ -77,6 +81,7 @@ def stage_command(until: str) -> Callable[..., None]:
         seed: Seed = 0,
         router: Router = "rules",
         router_model: RouterModel = None,
+        rho: Rho = None,
         strategy: StrategyOption = "exhaustive",
         holdout: Holdout = 0.5,
         max_new_tokens: MaxNewTokens = 16,
@@ -103,6 +108,7 @@ def stage_command(until: str) -> Callable[..., None]:
             stages=parse_stages(stage or []),
             router=router,
             router_model=router_model,
+            rhos=tuple(sorted(set(rho or []))),
             strategy=strategy,
             holdout=holdout,
             max_new_tokens=max_new_tokens,

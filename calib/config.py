@@ -33,6 +33,7 @@ class RunConfig:
         stages: explicit stages (after_layer, keep) instead; empty for a named budget.
         router: backend that labels.
         router_model: model of a teacher backend; None for its default.
+        rhos: split ratios tried; empty for tenths.
         strategy: search strategy.
         holdout: share of every class's pictures that only the final decision sees.
         max_new_tokens: length of an answer, at most.
@@ -55,6 +56,7 @@ class RunConfig:
     stages: tuple[tuple[int, int], ...] = ()
     router: str = "rules"
     router_model: str | None = None
+    rhos: tuple[float, ...] = ()
     strategy: str = "exhaustive"
     holdout: float = 0.5
     max_new_tokens: int = 16

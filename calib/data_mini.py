@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from claspkit.mini.samples import MiniSample
 
 DATASET = "claspkit.mini"
-MAX_PICTURES = 1_000_000
+MAX_PICTURES = 1_000_000  # they are drawn one by one, until there are enough
 _SCORER = "exact_match@1"
 
 
@@ -34,8 +34,9 @@ class MiniSource(DataSource):
     name: ClassVar[str] = "mini"
 
     def __init__(self, options: SourceOptions) -> None:
-        if options.per_class < 1:
-            raise UsageError(f"at least 1 sample per class is needed, not {options.per_class}")
+        if options.per_class < 1 or options.seed < 0:
+            asked = f"{options.per_class} with seed {options.seed}"
+            raise UsageError(f"at least 1 sample per class and a seed from 0 are needed, not {asked}")
         self._options = options
 
     def load(self, limits: Limits | None = None, progress: Progress | None = None) -> LoadResult:
@@ -44,6 +45,8 @@ class MiniSource(DataSource):
         gathering = Gathering(DATASET, progress)
         index = 0
         for questions in enough_pictures(options.seed, options.per_class):
+            if gathering.has_enough(limits):
+                break
             buffer = io.BytesIO()
             questions[0].picture.save(buffer, "PNG")
             for question in questions:
@@ -68,11 +71,15 @@ class MiniSource(DataSource):
 
 
 def enough_pictures(seed: int, per_class: int) -> Iterator[list[MiniSample]]:
-    """The questions of one picture after the other until every intent has at least ``per_class``."""
-    from claspkit.mini.samples import generate_samples
+    """The questions of one picture after the other until every intent has at least ``per_class``.
+
+    ``seed`` (from 0) counts from the generator's own calibration seed: lower ones are what the embedded model
+    was trained and validated on.
+    """
+    from claspkit.mini.samples import CALIBRATION_SEED, generate_samples
 
     counts: Counter[str] = Counter()
-    endless = generate_samples(MAX_PICTURES, seed)
+    endless = generate_samples(MAX_PICTURES, CALIBRATION_SEED + seed)
     for _, group in groupby(endless, key=lambda sample: sample.picture_index):
         questions = list(group)
         yield questions

@@ -27,7 +27,7 @@ from .space import Candidate
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BlockResult:
     """What a candidate did on a block: one answer and one score per sample."""
 
     candidate: Candidate | None
@@ -51,7 +51,7 @@ class Evaluator:
         self._stages = tuple((stage.after_layer, stage.keep) for stage in stages)
         self._max_new_tokens = max_new_tokens
 
-    def evaluate(self, samples: Sequence[Sample], candidates: Sequence[Candidate]) -> Iterator[list[Outcome]]:
+    def evaluate(self, samples: Sequence[Sample], candidates: Sequence[Candidate]) -> Iterator[list[BlockResult]]:
         """Score ``candidates`` on one block of samples; yields the outcomes prototype by prototype.
 
         The block is one left-padded batch, so an outcome depends on the block's make-up, never on what else was
@@ -74,7 +74,7 @@ class Evaluator:
                 for candidate in group
             ]
 
-    def unpruned(self, samples: Sequence[Sample]) -> Outcome:
+    def unpruned(self, samples: Sequence[Sample]) -> BlockResult:
         """Score the stock model: its own layer, every visual token."""
         layer = self._loaded.spec.default_layer
         embeds, mask, visual = self._embed(samples, self._read(samples, (layer,)), (1.0,))
@@ -108,7 +108,7 @@ class Evaluator:
         embeds: Tensor,
         mask: Tensor,
         visual: Tensor,
-    ) -> Outcome:
+    ) -> BlockResult:
         model = self._loaded.model
         with torch.inference_mode(), apply_plan(model, self._loaded.family, plan) as stages:
             stages.expect(visual)
@@ -121,4 +121,4 @@ class Evaluator:
             )
         answers = decode_answers(self._loaded, generated)
         scores = [score_answer(sample, answer) for sample, answer in zip(samples, answers, strict=True)]
-        return Outcome(candidate, tuple(answers), tuple(scores))
+        return BlockResult(candidate, tuple(answers), tuple(scores))

@@ -27,7 +27,6 @@ FORMATS = {
     "GIF": "gif",
     "TIFF": "tif",
     "PPM": "ppm",
-    "MPO": "jpg",  # what many phones write: a JPEG with a second one behind it
 }
 
 
@@ -122,15 +121,23 @@ def read_inside(path: str, root: Path | str) -> tuple[str, bytes]:
         # The path is resolved, so a link or a pipe here was put there since; neither may be followed or
         # waited for.
         handle = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise BadDataError(f"picture {shown}: not a plain file")
-            data = file.read(MAX_FILE_BYTES + 1)
+        try:
+            plain_file = stat.S_ISREG(os.fstat(handle).st_mode)
+            data = _read_all(handle, MAX_FILE_BYTES + 1) if plain_file else b""
+        finally:
+            os.close(handle)
     except OSError as error:
         raise BadDataError(f"picture {shown}: {_plain_reason(error)}") from None
+    if not plain_file:
+        raise BadDataError(f"picture {shown}: not a plain file")
     if len(data) > MAX_FILE_BYTES:
         raise BadDataError(f"picture {shown}: larger than the {MAX_FILE_BYTES // 2**20} MiB allowed")
     return real.relative_to(base).as_posix(), data
+
+
+def _read_all(handle: int, limit: int) -> bytes:
+    with os.fdopen(handle, "rb", closefd=False) as file:
+        return file.read(limit)
 
 
 def _decode(data: bytes, name: str) -> tuple[Image.Image, str]:
@@ -144,7 +151,8 @@ def _decode(data: bytes, name: str) -> tuple[Image.Image, str]:
             )  # what Pillow grumbles about and still decodes is no news to the user
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as picture:
-                ending = FORMATS[str(picture.format)]
+                # Many phones write MPO, a JPEG with a second one behind it; Pillow's JPEG reader finds out.
+                ending = FORMATS.get(str(picture.format), "jpg")
                 if picture.width * picture.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
                 return _as_rgb(picture), ending

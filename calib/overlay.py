@@ -17,7 +17,7 @@ _TITLE, _SMALL = 16, 14
 _PAPER, _INK, _GREY = (255, 255, 255), (28, 28, 30), (128, 128, 128)
 _BLUE, _RED = (0, 90, 220), (214, 40, 30)
 _DIMMED = 0.72  # share of grey in a dropped patch
-_TINT = {"pivot": 0.30, "completion": 0.14}  # share of the outline's colour inside a kept patch
+_TINT = {"pivot": 0.22, "completion": 0.12}  # share of the outline's colour inside a kept patch
 
 Box = tuple[int, int, int, int]
 
@@ -114,6 +114,7 @@ def _mark(image: Image.Image, box: Box, kind: str) -> None:
     inside = image.crop(box)
     image.paste(Image.blend(inside, Image.new("RGB", inside.size, colour), _TINT[kind]), box[:2])
     draw = ImageDraw.Draw(image)
+    draw.rectangle((left, top, right - 1, bottom - 1), outline=_PAPER)  # frames show on any picture
     outer = (left + 1, top + 1, right - 2, bottom - 2)
     if kind == "pivot":
         draw.rectangle(outer, outline=colour, width=2)

@@ -37,7 +37,7 @@ from .samples import Sample, sample_order, split_holdout
 from .schedule import run_budget
 from .search import MIN_SAMPLES, ClassData, Search, decide
 from .sources import LoadResult, SourceOptions, open_source
-from .space import Candidate, Space, make_space
+from .space import RHO_GRID, Candidate, Space, make_space
 
 STAGES = ("samples", "label", "cache", "search", "profile")
 """Where a run can be told to stop, in order."""
@@ -136,7 +136,7 @@ class Pipeline:
             loaded.spec.visual_tokens,
             loaded.spec.decoder_depth,
         )
-        space = make_space(loaded.spec.default_layer)
+        space = make_space(loaded.spec.default_layer, config.rhos or RHO_GRID)
         facts = {
             **config.to_dict(),
             "model_fingerprint": loaded.spec.fingerprint,

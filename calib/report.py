@@ -139,7 +139,7 @@ def _curves(summary: Summary) -> str:
 
 
 def _curve_figure(row: dict[str, Any], styles: Mapping[str, int], default: str) -> str:
-    told = "Not searched." if row["tested"] is None else f"Tested: {row['tested']}."
+    told = "" if row["tested"] is None else f"Tested: {row['tested']}."
     if row["difference"] is not None:
         told += f" Holdout difference {interval(row)} points, Holm p {_p_value(row['p_holm'])}."
     shown = _OUTCOMES.get(outcome(row), _UNSEARCHED)
@@ -203,7 +203,7 @@ def _cost(summary: Summary) -> str:
     cost = summary["cost"]
     seconds = cost["seconds"]
     facts = {
-        "Candidate evaluations": f"{cost['candidate_evaluations']:,}, one being one candidate on one sample, holdout included",
+        "Candidate evaluations": f"{cost['candidate_evaluations']:,}, holdout included; one is a candidate on a sample",
         "Exhaustive search alone": f"{cost['exhaustive_evaluations']:,} evaluations",
         "Pictures encoded": f"{cost['vision_passes']:,} for {_count(cost['unique_pictures'], 'unique picture')}",
     }
@@ -298,7 +298,7 @@ _STYLE = """
 --link:#7db8ff;--heat:110,180,255;--onheat:#0b1520;--good:#7fe0b8;--goodbg:#173a2e;--s0:#c9d1d9;--s1:#62b5ef;
 --s2:#f59a55;--s3:#45cfa2;--s4:#e59bd0}}
 *{box-sizing:border-box}
-body{margin:0 auto;max-width:1120px;padding:0 16px 64px;background:var(--page);color:var(--ink);
+body{margin:0 auto;max-width:1180px;padding:0 16px 64px;background:var(--page);color:var(--ink);
 font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;overflow-wrap:break-word}
 h1{font-size:1.6rem;line-height:1.25;margin:28px 0 8px}h2{font-size:1.25rem;margin:48px 0 12px}
 h3{font-size:1rem;margin:0}a{color:var(--link)}
@@ -313,13 +313,14 @@ small{color:var(--soft);font-size:.85em;font-weight:400}
 .scroll{overflow-x:auto;max-width:100%}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums;margin:8px 0}
 caption{text-align:left;color:var(--soft);padding:4px 0}
-th,td{text-align:left;vertical-align:top;padding:6px 14px 6px 0;border-bottom:1px solid var(--edge)}
+th,td{text-align:left;vertical-align:top;padding:6px 12px 6px 0;border-bottom:1px solid var(--edge)}
 thead th{color:var(--soft);font-weight:600;vertical-align:bottom}tbody th{font-weight:600}
-.classes td{white-space:nowrap}.classes .reason{white-space:normal;min-width:15rem}
+.classes td{white-space:nowrap}.classes .reason{white-space:normal;min-width:11rem}
 .classes th:first-child{position:sticky;left:0;background:var(--page);min-width:8rem}.classes small{display:block}
 .badge{border:1px solid var(--edge);border-radius:10px;padding:1px 9px}
 .badge.taken{background:var(--goodbg);color:var(--good);border-color:currentColor;font-weight:600}
 figure{margin:0;background:var(--card);border:1px solid var(--edge);border-radius:8px;padding:14px;min-width:0}
+.grid-of-charts figure{display:flex;flex-direction:column}.grid-of-charts svg{margin-top:auto}
 figure.wide{max-width:660px;margin:16px 0}figure.plain{background:none;border:0;padding:0}
 figcaption{color:var(--soft);font-size:.88rem;margin:2px 0 8px}figcaption b{color:var(--ink)}
 .grid-of-charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,320px),1fr));gap:14px}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from claspkit.profiles.canonical import digest
 
-from .evaluator import Evaluator, Outcome
+from .evaluator import BlockResult, Evaluator
 from .evidence import ALPHA, Paired, compare, holm
 from .ledger import HOLDOUT, SEARCH, UNPRUNED, Entry, Ledger
 from .samples import Sample
@@ -117,7 +117,7 @@ class Search:
             yield samples[start : start + self._block_size]
 
 
-def _entry(split: str, intent: str, candidate: str, number: int, uids: list[str], outcome: Outcome) -> Entry:
+def _entry(split: str, intent: str, candidate: str, number: int, uids: list[str], outcome: BlockResult) -> Entry:
     return Entry(split, intent, candidate, number, digest(uids), outcome.scores, outcome.answers)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
@@ -26,15 +27,8 @@ def load_or_draw(
     labels_file = folder / f"labels-{seed}-{count}.npy"
     if not pictures_file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        jobs = [(seed, start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
-        half_done = pictures_file.with_suffix(".part")
-        pictures = np.lib.format.open_memmap(
-            half_done, "w+", np.uint8, (count, PICTURE_SIZE, PICTURE_SIZE, 3)
-        )
-        with get_context("spawn").Pool(processes) as pool:
-            for (_, start, stop), drawn in zip(jobs, pool.imap(_draw_range, jobs), strict=True):
-                pictures[start:stop] = drawn
-        pictures.flush()
+        half_done = pictures_file.with_suffix(".part.npy")
+        np.save(half_done, draw_pictures(seed, count, processes))
         half_done.rename(pictures_file)
     if labels and not labels_file.exists():
         np.save(labels_file, np.stack([patch_labels(plan_layout(seed, index)) for index in range(count)]))
@@ -43,6 +37,21 @@ def load_or_draw(
         np.load(pictures_file, mmap_mode="r", allow_pickle=False),
         np.load(labels_file, mmap_mode="r", allow_pickle=False) if labels else empty,
     )
+
+
+def draw_pictures(seed: int, count: int, processes: int = 1) -> np.ndarray:
+    """Return pictures 0 to ``count - 1`` of ``seed``, uint8 of shape (count, 96, 96, 3), red-green-blue."""
+    jobs = [(seed, start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
+    pictures = np.zeros((count, PICTURE_SIZE, PICTURE_SIZE, 3), dtype=np.uint8)
+    with ExitStack() as stack:
+        # The parent draws alone where one process is asked for: no start-up, and nothing to guard against re-import.
+        several = processes > 1
+        drawn = stack.enter_context(get_context("spawn").Pool(processes)).imap(_draw_range, jobs) if several else map(
+            _draw_range, jobs
+        )
+        for (_, start, stop), part in zip(jobs, drawn, strict=True):
+            pictures[start:stop] = part
+    return pictures
 
 
 def _draw_range(job: tuple[int, int, int]) -> np.ndarray:

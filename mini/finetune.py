@@ -20,7 +20,6 @@ from .layout import Layout, plan_layout
 from .packing import IGNORED, QuestionPacker, packed_hidden, use_packed_attention
 from .questions import Question, ask
 from .schedule import batches, optimiser, to_pixels
-from .words import INTENTS
 
 # Questions per picture and step; the binding ones (object, attribute, default, spatial) are most of them.
 MIX: Final[dict[str, int]] = {
@@ -57,6 +56,7 @@ def train_answers(
     batch: int,
     rate: float,
     tower_rate: float,
+    floor: float,
     seed: int,
     device: torch.device,
     check: Callable[[], str],
@@ -64,7 +64,8 @@ def train_answers(
 ) -> None:
     """Train ``model`` in place on uint8 pictures (count, 96, 96, 3), which are those of ``picture_seed``.
 
-    ``rate`` is the decoder's and projector's peak step; a ``tower_rate`` of 0 leaves the tower as it is. ``check``
+    ``rate`` is the decoder's and projector's peak step; a ``tower_rate`` of 0 leaves the tower as it is. The rates
+    end at ``floor`` times their peaks. ``check``
     is called every hundred steps and its text is logged.
     """
     model.to(device).train()
@@ -75,7 +76,7 @@ def train_answers(
     tower.requires_grad_(tower_rate > 0)
     if tower_rate > 0:
         trained.append((tower, tower_rate))
-    adam, schedule = optimiser(trained, steps, warmup=min(50, steps // 10 + 1))
+    adam, schedule = optimiser(trained, steps, warmup=min(50, steps // 10 + 1), floor=floor)
     rng = np.random.default_rng([seed, 2])
     order = batches(len(pictures), batch, rng)
     started = time.monotonic()
@@ -101,45 +102,3 @@ def train_answers(
             log(check())
             model.train()
     tower.requires_grad_(True)
-
-
-@torch.no_grad()
-def packed_accuracy(
-    model: LlavaForConditionalGeneration,
-    packer: QuestionPacker,
-    pictures: np.ndarray,
-    *,
-    picture_seed: int,
-    device: torch.device,
-    random_keep: int | None = None,
-    batch: int = 50,
-) -> dict[str, float]:
-    """Return the share of exactly right answers per intent, one question of each intent per picture.
-
-    ``pictures`` is uint8 (count, 96, 96, 3), those of ``picture_seed`` from index 0. An answer is right where the
-    greedy choice is right at each of its tokens and at the end of text. ``random_keep`` keeps that many of the 144
-    visual tokens, drawn per picture, before the decoder.
-    """
-    model.to(device).eval()
-    use_packed_attention(model)
-    right, total = dict.fromkeys(INTENTS, 0), dict.fromkeys(INTENTS, 0)
-    mix = dict.fromkeys(INTENTS, 1)
-    for start in range(0, len(pictures), batch):
-        part = pictures[start : start + batch]
-        indices = range(start, start + len(part))
-        rngs = [np.random.default_rng([picture_seed, index, 2]) for index in indices]
-        asked = [mixed_questions(plan_layout(picture_seed, i), mix, r) for i, r in zip(indices, rngs, strict=True)]
-        packed = packer.pack(asked)
-        features = torch.stack(tuple(model.get_image_features(pixel_values=to_pixels(part, device)).pooler_output))
-        kept = None
-        if random_keep is not None:
-            chosen = [np.sort(r.permutation(features.shape[1])[:random_keep]) for r in rngs]
-            kept = torch.from_numpy(np.stack(chosen)).to(device)
-        hidden = packed_hidden(model, packer.prefix, features, packed.ids.to(device), kept)
-        best = model.lm_head(hidden).argmax(-1).cpu()
-        good = ((best == packed.targets) | (packed.targets == IGNORED)).all(-1)
-        for row, answers in zip(asked, good.tolist(), strict=True):
-            for question, is_right in zip(row, answers, strict=True):
-                right[question.intent] += is_right
-                total[question.intent] += 1
-    return {intent: right[intent] / total[intent] for intent in INTENTS}

@@ -21,22 +21,26 @@ def to_pixels(pictures: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def optimiser(
-    groups: list[tuple[nn.Module, float]], steps: int, warmup: int
+    groups: list[tuple[nn.Module, float]], steps: int, warmup: int, floor: float = 0.0
 ) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """Return AdamW over ``groups`` of modules and peak rates, and a linear warm-up followed by a cosine to zero."""
+    """Return AdamW over ``groups`` of modules and peak rates, and a linear warm-up followed by a cosine.
+
+    The cosine ends at ``floor`` times the peak rates.
+    """
     adam = torch.optim.AdamW(
         [{"params": list(module.parameters()), "lr": rate} for module, rate in groups],
         betas=(0.9, 0.98),
         weight_decay=0.01,
     )
-    return adam, LambdaLR(adam, _warm_cosine(steps, warmup))
+    return adam, LambdaLR(adam, _warm_cosine(steps, warmup, floor))
 
 
-def _warm_cosine(steps: int, warmup: int) -> Callable[[int], float]:
+def _warm_cosine(steps: int, warmup: int, floor: float) -> Callable[[int], float]:
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
-        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+        done = min(1.0, (step - warmup) / max(1, steps - warmup))
+        return floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * done))
 
     return factor
 

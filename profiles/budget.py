@@ -43,8 +43,7 @@ class Stage:
     def __post_init__(self) -> None:
         if self.after_layer < 0 or self.keep < 1:
             raise UsageError(
-                f"stage {self.after_layer}:{self.keep} is impossible: layers count from 0, and at least 1 "
-                "token is kept"
+                f"stage {self.after_layer}:{self.keep} is impossible: layers count from 0, and at least 1 token is kept"
             )
 
 
@@ -131,9 +130,7 @@ def make_budget(nominal: int, visual_tokens: int, decoder_depth: int, schedule: 
     return Budget(nominal, visual_tokens, decoder_depth, schedule, stages)
 
 
-def _no_such_budget(
-    nominal: int, visual_tokens: int, depth: int, first_layer: int, allowed: list[int]
-) -> str:
+def _no_such_budget(nominal: int, visual_tokens: int, depth: int, first_layer: int, allowed: list[int]) -> str:
     floor = round_half_up(Fraction(visual_tokens * first_layer, depth))
     if 0 < nominal <= floor:
         reason = (
@@ -200,9 +197,7 @@ def mean_tokens(
     return float(_mean(stages, visual_tokens, decoder_depth, convention))
 
 
-def _mean(
-    stages: Sequence[Stage], visual_tokens: int, decoder_depth: int, convention: Convention
-) -> Fraction:
+def _mean(stages: Sequence[Stage], visual_tokens: int, decoder_depth: int, convention: Convention) -> Fraction:
     counts = tokens_entering(stages, visual_tokens, decoder_depth + 1)
     counted = counts[:-1] if convention == "entering" else counts[1:]
     return Fraction(sum(counted), decoder_depth)

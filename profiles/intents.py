@@ -57,28 +57,20 @@ DEFAULT_INTENT = "default"
 
 FINE_INTENTS: tuple[FineIntent, ...] = (
     FineIntent("object_identity", "Which object, person, animal or food a pointed-out thing is.", "object"),
-    FineIntent(
-        "visual_attribute", "A thing's colour, material, shape, size, pattern, age or state.", "attribute"
-    ),
+    FineIntent("visual_attribute", "A thing's colour, material, shape, size, pattern, age or state.", "attribute"),
     FineIntent("breed_or_kind", "The exact breed, species, brand, make or model of a thing.", "attribute"),
     FineIntent("text_reading", "What letters, words or numbers are written, or who wrote something.", "text"),
     FineIntent("symbol_meaning", "What a logo, flag, icon, traffic sign or other symbol stands for.", "text"),
     FineIntent("place_type", "What kind of place, room, landscape, city or event is shown.", "scene"),
-    FineIntent(
-        "scene_conditions", "The weather, season, time of day, light or mood of the picture.", "scene"
-    ),
+    FineIntent("scene_conditions", "The weather, season, time of day, light or mood of the picture.", "scene"),
     FineIntent(
         "spatial_relation",
         "Where a thing is, or how two lie: left, right, above, near, which side.",
         "spatial",
     ),
     FineIntent("object_counting", "How many things of a kind are visible.", "counting"),
-    FineIntent(
-        "arithmetic_reasoning", "A number computed from what is seen: sum, difference, share.", "counting"
-    ),
-    FineIntent(
-        "action_or_interaction", "What a person or animal does, or how several act together.", "action"
-    ),
+    FineIntent("arithmetic_reasoning", "A number computed from what is seen: sum, difference, share.", "counting"),
+    FineIntent("action_or_interaction", "What a person or animal does, or how several act together.", "action"),
     FineIntent("temporal_order", "What happens before, after, first, next or last.", "action"),
     FineIntent("purpose_or_reason", "What a thing is used for, or why someone does something.", "intention"),
     FineIntent("existence_check", "Whether something is in the picture at all, yes or no.", "default"),

@@ -25,9 +25,7 @@ Name = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 ScorerName = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}@[0-9]{1,6}$")]
-IntentId = Literal[
-    "object", "attribute", "text", "scene", "spatial", "counting", "action", "intention", "default"
-]
+IntentId = Literal["object", "attribute", "text", "scene", "spatial", "counting", "action", "intention", "default"]
 Layer = Annotated[int, Field(ge=0, le=_MAX_LAYER)]
 Depth = Annotated[int, Field(ge=1, le=_MAX_LAYER)]
 Width = Annotated[int, Field(ge=1, le=2**20)]

@@ -188,12 +188,10 @@ def _lock(path: Path) -> int | None:
         os.close(handle)
         if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:
             raise ResourceError(
-                f"{path} is in use by {holder}. Wait for it to end, or stop it, and run the same command "
-                "again."
+                f"{path} is in use by {holder}. Wait for it to end, or stop it, and run the same command again."
             ) from None
         raise ResourceError(
-            f"{path} cannot be locked ({os.strerror(error.errno or 0)}); put it on a file system that "
-            "supports locks."
+            f"{path} cannot be locked ({os.strerror(error.errno or 0)}); put it on a file system that supports locks."
         ) from error
     me = json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode()
     os.ftruncate(handle, 0)

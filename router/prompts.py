@@ -19,7 +19,9 @@ _MARKERS = re.compile(
     r"|(?:^|(?<=\s))(?:#{2,4}\s?)?(?:user|human|assistant|gpt)\s?:"
 )
 # Invisible characters: zero-width and direction marks, soft hyphen, byte order mark, control characters.
-_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
+_INVISIBLE = re.compile(
+    "[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\\x00-\\x08\\x0e-\\x1f\\x7f-\\x84\\x86-\\x9f]"
+)
 _SAME = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'") | dict.fromkeys("\u201c\u201d", '"'))
 
 _OPTION_A = re.compile(r"(?:^|\s)(?:\(a\)|\[a\]|a[.):])\s")

@@ -81,8 +81,8 @@ RULES: tuple[Rule, ...] = (
     Rule("count-please", _START + r"(?:please )?count\b", "object_counting", "Count the birds.", True),
     Rule(
         "count-check",
-        r"\b(?:is|are) there (?:(?:exactly|only|just|more than|fewer than|less than|at least|at most) )?"
-        rf"(?:(?<!there ){_NUMBERS}|(?:two|three|four|five|six|seven|eight|nine|ten|\d{{1,3}}))\b",
+        rf"\b(?:is|are) there (?:(?:exactly|only|just|more than|fewer than|less than|at least|at most) {_NUMBERS}"
+        r"|(?:two|three|four|five|six|seven|eight|nine|ten|\d{1,3}))\b",
         "object_counting",
         "Are there three people in the image?",
     ),
@@ -176,7 +176,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "symbol",
         r"\bwhat (?:do|does|did) [^?]{1,60}?\b(?:mean|symboli[sz]e|represent|stand for|indicate)\b"
-        r"|\b(?:what|which|whose)(?: \w+){0,3} (?:logo|emblem|icon|symbol|flag)\b",
+        r"|\b(?:what|which|whose)(?: [\w']+){0,3} (?:logo|emblem|icon|symbol|flag)\b",
         "symbol_meaning",
         "Which country's flag is this?",
     ),

@@ -41,6 +41,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"file": "/etc/passwd"}, "file name"),
     ({"file": "shard-000000-00000000.h5\n"}, "file name"),
     ({"file": "shard-000000-0000000\N{FULLWIDTH DIGIT ZERO}.h5"}, "file name"),
+    ({"file": "shard-00000\N{ARABIC-INDIC DIGIT ONE}-00000000.h5"}, "file name"),
     ({"file": "sub/shard-000000-00000000.h5"}, "file name"),
     ({"file": None}, "file name"),
     ({"sha256": "A" * 64}, "sha256"),

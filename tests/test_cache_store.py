@@ -150,10 +150,14 @@ def test_nan_and_infinity_are_never_written(dtype: str, value: float, tmp_path: 
 
 
 def test_pending_images_are_kept_when_the_block_is_left_by_an_exception(tmp_path: Path) -> None:
-    store = FeatureStore.open(tmp_path, make_key(), write=True)
-    with store, pytest.raises(KeyboardInterrupt), store.writer() as writer:
-        writer.add(name_of(0), features_of(0))
-        raise KeyboardInterrupt
+
+    def add_and_stop(store: FeatureStore) -> None:
+        with store.writer() as writer:
+            writer.add(name_of(0), features_of(0))
+            raise KeyboardInterrupt
+
+    with FeatureStore.open(tmp_path, make_key(), write=True) as store, pytest.raises(KeyboardInterrupt):
+        add_and_stop(store)
     assert_holds(tmp_path, [0])
 
 

@@ -1,0 +1,62 @@
+"""The router of a profile, as the runtime calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from claspkit.profiles.errors import MismatchError, UsageError
+from claspkit.profiles.files import read_router_file
+from claspkit.profiles.profile import RouterSpec
+
+from .backend_rules import RulesBackend
+from .backends import Backend
+from .labels import Label
+from .rules import RULES_VERSION
+
+Router = Callable[[Sequence[str]], list[Label]]
+
+
+def make_router(spec: RouterSpec, folder: Path | None) -> Router:
+    """Build the router that a profile names.
+
+    The result takes prompts and returns one label each. A label less sure than ``spec.min_confidence`` becomes
+    ``spec.fallback``: the default costs little where a wrong class costs much. It keeps confidence and source.
+
+    Args:
+        spec: the profile's router.
+        folder: the profile's folder, where a student's weights lie; rules need none.
+
+    Raises:
+        MismatchError: the profile was made under rules that this version no longer has.
+        UsageError: a student, but no folder was given.
+        ProfileError: the student's weights are missing, changed or damaged.
+    """
+    backend = _backend(spec, folder)
+
+    def route(prompts: Sequence[str]) -> list[Label]:
+        return [_settle(label, spec) for label in backend.label(prompts)]
+
+    return route
+
+
+def _backend(spec: RouterSpec, folder: Path | None) -> Backend:
+    if spec.kind == "rules":
+        if str(spec.rules_version).partition(".")[0] != RULES_VERSION.partition(".")[0]:
+            raise MismatchError(
+                f"the profile routes by rules {spec.rules_version}, this version of claspkit has {RULES_VERSION}: some "
+                "prompts would get another class than they had in calibration. Calibrate again, or give intents "
+                "instead of prompts."
+            )
+        return RulesBackend()
+    if folder is None:
+        raise UsageError(f"the profile's router needs its weights {spec.file!r}: say in which folder the profile lies")
+    from .student import StudentBackend
+
+    return StudentBackend.from_bytes(read_router_file(spec, folder))
+
+
+def _settle(label: Label, spec: RouterSpec) -> Label:
+    if label.confidence >= spec.min_confidence:
+        return label
+    return Label(spec.fallback, None, label.confidence, label.source, label.template)

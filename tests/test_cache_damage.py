@@ -1,0 +1,224 @@
+"""Damage is noticed, named and repaired; it is never read as features."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from feature_stores import LAYERS, assert_holds, copy_of, features_of, fill, make_key, name_of
+
+from claspkit.cache import FeatureStore
+from claspkit.cache.layout import MANIFEST
+from claspkit.profiles.errors import ClaspError, CorruptError
+
+PICTURES = range(6)
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    """Six pictures in shards of two."""
+    folder = tmp_path / "sound"
+    fill(folder, PICTURES, per_shard=2)
+    return folder
+
+
+def flip(path: Path, offset: int, bit: int) -> None:
+    """Turn one bit of a file over."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1 << bit]))
+
+
+def second_shard(folder: Path) -> Path:
+    """The file of the shard with pictures 2 and 3."""
+    with FeatureStore.open(folder) as store:
+        return folder / store.shards[1].file
+
+
+def assert_noticed_and_repaired(folder: Path, reason: str, repair: bool = True) -> None:
+    """Pictures 2 and 3 cannot be read, the others can; dropping and filling again restores the store."""
+    with FeatureStore.open(folder, repair="claspkit repair-it") as store:
+        victim = store.shards[1].file
+        for image in PICTURES:
+            if image not in {2, 3}:
+                assert np.array_equal(store.read(name_of(image), LAYERS), features_of(image))
+                continue
+            with pytest.raises(CorruptError, match=reason) as caught:
+                store.read(name_of(image), LAYERS)
+            for part in (victim, name_of(image), "claspkit repair-it"):
+                assert part in str(caught.value)
+    if repair:
+        with FeatureStore.open(folder, write=True) as store:
+            assert [item.file for item in store.verify().bad] == [victim]
+            store.drop(victim)
+        fill(folder, PICTURES, per_shard=2)
+        assert_holds(folder, PICTURES)
+
+
+def _truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def _grow(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"\0")
+
+
+def _rename(path: Path) -> None:
+    path.rename(path.with_name("shard-000009-00000000.h5"))
+
+
+def _swap_for_another_shard(path: Path) -> None:
+    first = min(path.parent.glob("shard-*"))
+    shutil.copy(first, path)
+
+
+def _link_to_itself_elsewhere(path: Path) -> None:
+    elsewhere = path.parent.parent / "elsewhere.h5"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _unlink(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (_truncate, "bytes, the manifest promises"),
+        (_empty, "has 0 bytes"),
+        (_grow, "bytes, the manifest promises"),
+        (_rename, "missing"),
+        (_unlink, "missing"),
+        (_swap_for_another_shard, "sha256"),
+        (_link_to_itself_elsewhere, "is a link"),
+    ],
+)
+def test_a_shard_that_is_not_the_one(damage: Callable[[Path], None], reason: str, sound: Path) -> None:
+    damage(second_shard(sound))
+    assert_noticed_and_repaired(sound, reason)
+
+
+def test_a_folder_instead_of_a_shard(sound: Path) -> None:
+    _folder(second_shard(sound))
+    assert_noticed_and_repaired(sound, "special file", repair=False)
+    with FeatureStore.open(sound, write=True) as store:
+        victim = store.shards[1].file
+        store.drop(victim)
+    with FeatureStore.open(sound, write=True) as store:
+        assert (store.cleaned, store.verify().ok, store.verify().strangers) == ((), True, (victim,))
+
+
+def test_a_shard_of_a_store_with_another_key(sound: Path, tmp_path: Path) -> None:
+    """Also without the SHA-256, the shard's own attributes give it away."""
+    key, other = make_key(), tmp_path / "other"
+    with FeatureStore.open(other, make_key(fingerprint="9" * 64), write=True) as store, store.writer() as writer:
+        writer.add(name_of(2), features_of(2))
+        writer.add(name_of(3), features_of(3))
+    foreign, victim = next(other.glob("shard-*")), second_shard(sound)
+    assert foreign.stat().st_size == victim.stat().st_size
+    shutil.copy(foreign, victim)
+    with (
+        FeatureStore.open(sound, key, verify="never") as store,
+        pytest.raises(CorruptError, match="another store"),
+    ):
+        store.read(name_of(2), LAYERS)
+    assert_noticed_and_repaired(sound, "sha256")
+
+
+def test_a_shard_damaged_after_its_first_read(sound: Path) -> None:
+    """The checksum of each chunk is compared at every read, the file's once."""
+    victim = second_shard(sound)
+    needle = features_of(3)[1].tobytes()
+    with FeatureStore.open(sound) as store:
+        store.read(name_of(3), LAYERS)
+        flip(victim, victim.read_bytes().index(needle) + 7, 2)
+        assert np.array_equal(store.read(name_of(3), (0, 5)), features_of(3)[[0, 2]])
+        with pytest.raises(CorruptError, match=victim.name):
+            store.read(name_of(3), (2,))
+        with pytest.raises(CorruptError, match="sha256"):
+            store.read(name_of(2), (0,))
+
+
+def test_every_flipped_bit_in_a_shard_is_noticed(sound: Path) -> None:
+    """Forty places over the whole file, HDF5's own structures included; one is in the middle of each stretch."""
+    chance = random.Random(5)
+    size, noticed = second_shard(sound).stat().st_size, 0
+    for part in range(40):
+        copy = copy_of(sound, "flipped")
+        offset = int((part + chance.random()) * size / 40)
+        flip(second_shard(copy), offset, chance.randrange(8))
+        assert_noticed_and_repaired(copy, "sha256", repair=part == 0)
+        noticed += 1
+    assert noticed == 40
+
+
+def test_flipped_bits_in_values_are_noticed_without_the_sha256(sound: Path) -> None:
+    chance, victim = random.Random(6), second_shard(sound)
+    start = victim.read_bytes().index(features_of(2)[0].tobytes())
+    for _ in range(20):
+        copy = copy_of(sound, "flipped")
+        flip(copy / victim.name, start + chance.randrange(features_of(2)[0].nbytes), chance.randrange(8))
+        with FeatureStore.open(copy, verify="never") as store, pytest.raises(CorruptError, match=victim.name):
+            store.read(name_of(2), (0,))
+
+
+def test_no_flipped_bit_in_the_manifest_changes_a_value(sound: Path) -> None:
+    """Either the manifest is refused, or it is the last line: then its pictures are missing, and only those."""
+    chance = random.Random(7)
+    size = (sound / MANIFEST).stat().st_size
+    lines = (sound / MANIFEST).read_bytes().splitlines(keepends=True)
+    last = size - len(lines[-1])
+    refused = lost = 0
+    for part in range(40):
+        copy = copy_of(sound, "flipped")
+        offset = int((part + chance.random()) * size / 40)
+        flip(copy / MANIFEST, offset, chance.randrange(8))
+        if offset < last:
+            with pytest.raises(CorruptError, match=MANIFEST):
+                fill(copy, PICTURES, per_shard=2)
+            refused += 1
+        else:
+            fill(copy, PICTURES, per_shard=2)
+            assert_holds(copy, PICTURES)
+            lost += 1
+    assert refused > 20
+    assert lost > 3
+
+
+def test_a_manifest_cut_anywhere_in_its_last_line_loses_only_that_shard(sound: Path) -> None:
+    data = (sound / MANIFEST).read_bytes()
+    last = data.rindex(b"\n", 0, len(data) - 1) + 1
+    for end in range(last, len(data), 41):
+        copy = copy_of(sound, "cut")
+        (copy / MANIFEST).write_bytes(data[:end])
+        with FeatureStore.open(copy) as store:
+            assert store.missing(map(name_of, PICTURES)) == [name_of(4), name_of(5)]
+        fill(copy, PICTURES, per_shard=2)
+        assert_holds(copy, PICTURES)
+
+
+@pytest.mark.parametrize("text", [b"\0" * 100, b"rubbish\nrubbish\n", b'00000000 {"kind": "store"}\n\n'])
+def test_rubbish_for_a_manifest(text: bytes, sound: Path) -> None:
+    (sound / MANIFEST).write_bytes(text)
+    for write in (False, True):
+        with pytest.raises(ClaspError, match=MANIFEST):
+            FeatureStore.open(sound, make_key(), write=write)
+    assert len(list(sound.glob("shard-*"))) == 3
