@@ -10,7 +10,7 @@ from typing import Final, Literal, NoReturn
 
 import numpy as np
 
-from claspkit.profiles.errors import BadDataError, CorruptError, MismatchError, UsageError
+from claspkit.profiles.errors import BadDataError, CorruptError, MismatchError, ResourceError, UsageError
 from claspkit.profiles.records import RecordLog, read_records
 
 from .keys import FeatureKey
@@ -29,7 +29,7 @@ from .pool import ShardPool
 from .shard import OpenShard, ShardDamageError, check_file, check_sha256
 from .writer import FeatureWriter
 
-REPAIR: Final = "claspkit cache verify --drop-bad --out DIR"
+REPAIR: Final = "claspkit cache verify RUN --drop-bad"
 
 
 class MissingImageError(BadDataError, KeyError):
@@ -304,7 +304,11 @@ class FeatureStore:
         return name
 
     def _record(self, entry: ShardEntry) -> None:
-        self._writable().append([entry.to_record()])
+        try:
+            self._writable().append([entry.to_record()])
+        except ResourceError:
+            self._remove(entry.file)  # no room for the line: without it the shard only takes more room away
+            raise
         self._shards[entry.file] = entry
         self._index.update(image_index([entry]))
 

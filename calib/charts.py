@@ -30,21 +30,24 @@ def esc(value: object) -> str:
 
 
 def data_table(caption: str, header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """A plain HTML table; the first cell of a row names it. All cells are escaped."""
+    """A plain HTML table; the first cell of a row names it. All cells are escaped, None is a dash."""
     head = "".join(f'<th scope="col">{esc(cell)}</th>' for cell in header)
     body = "".join(
-        f'<tr><th scope="row">{esc(row[0])}</th>' + "".join(f"<td>{esc(cell)}</td>" for cell in row[1:]) + "</tr>"
+        f'<tr><th scope="row">{esc(row[0])}</th>'
+        + "".join(f"<td>{'–' if cell is None else esc(cell)}</td>" for cell in row[1:])
+        + "</tr>"
         for row in rows
     )
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{esc(caption)}"><table>'
-        f"<caption>{esc(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<caption><span>{esc(caption)}</span></caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
 def folded_table(caption: str, header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     """A table that opens on demand: a chart's numbers."""
-    return f"<details><summary>Numbers</summary>{data_table(caption, header, rows)}</details>"
+    table = data_table(caption, header, rows)
+    return f'<details><summary>Numbers<span class="hidden">: {esc(caption)}</span></summary>{table}</details>'
 
 
 def line_styles(rows: Iterable[dict[str, Any]]) -> dict[str, int]:
@@ -193,11 +196,11 @@ def _ring(curves: Curves, candidate: str, kind: str, low: float, high: float) ->
     if place is None:
         return ""
     x, y = _x(place[0]), _y(place[1], low, high)
-    shape, above = ("circle", False) if kind == "default" else ("diamond", True)
-    words = min(max(y + (-13 if above else 20), _TOP - 5), _BOTTOM - 4)
+    above = kind == "tested" or y + 20 > _BOTTOM - 4
+    words = max(y - 13, _TOP - 5) if above else y + 20
     anchor = "end" if place[0] > 0.85 else "start" if place[0] < 0.15 else "middle"
     return (
-        f'<path class="ring" d="{_marker(shape, x, y, 7.5)}"/>'
+        f'<path class="ring" d="{_marker("circle" if kind == "default" else "diamond", x, y, 7.5)}"/>'
         f'<text class="ringname" x="{x:.1f}" y="{words:.1f}" text-anchor="{anchor}">{kind}</text>'
     )
 
@@ -210,6 +213,7 @@ def _find(curves: Curves, candidate: str) -> tuple[float, float] | None:
 def _spread(wanted: Mapping[str, float], gap: float = 14.0) -> dict[str, float]:
     """Heights for the lines' names: near where the lines end, at least ``gap`` apart, inside the plot if they fit."""
     order = sorted(wanted, key=lambda name: wanted[name])
+    gap = min(gap, (_BOTTOM - _TOP) / len(order))
     places = [wanted[name] for name in order]
     for index in range(1, len(places)):
         places[index] = max(places[index], places[index - 1] + gap)
@@ -234,7 +238,7 @@ def difference_chart(rows: Sequence[dict[str, Any]]) -> str:
     bottom = 8 + step * len(tested)
 
     def place(value: float) -> float:
-        return left + (value - low) / (high - low) * (right - left)
+        return float(left + (value - low) / (high - low) * (right - left))
 
     parts = [
         f'<path class="{"axis" if abs(tick) < 1e-12 else "grid"}" d="M{place(tick):.1f} 8V{bottom}"/>'
@@ -256,7 +260,12 @@ def difference_chart(rows: Sequence[dict[str, Any]]) -> str:
     )
     described = "; ".join(f"{row['intent']} {interval(row)}, {outcome(row)}" for row in tested)
     svg = _svg("differences", "Holdout difference of the tested candidates", described, 420, bottom + 42)
-    return svg + "".join(parts)
+    numbers = folded_table(
+        "Holdout difference of the tested candidates, points",
+        ["class", "tested", "difference [95 % interval]", "outcome"],
+        ([row["name"], row["tested"], interval(row), outcome(row)] for row in tested),
+    )
+    return svg + "".join(parts) + numbers
 
 
 def _signed(tick: float) -> str:
@@ -281,8 +290,7 @@ def heat_map(rows: Sequence[dict[str, Any]], layers: int, own: int) -> str:
         for layer in range(layers + 1)
     ]
     parts.append(
-        f'<text class="name" x="{min(left + cell * (own + 0.5), width - 34):g}" y="{top - 22}" text-anchor="middle">'
-        "stock ▾</text>"
+        f'<text class="name" x="{left + cell * (own + 0.5) + 4:g}" y="{top - 22}" text-anchor="end">stock ▾</text>'
     )
     for number, row in enumerate(rows):
         y = top + high * number
@@ -304,7 +312,7 @@ def _cell(x: int, y: int, width: int, height: int, weight: float | None) -> str:
     box = f'x="{x + 1}" y="{y + 1}" width="{width - 2}" height="{height - 2}" rx="3"'
     if weight is None:
         return f'<rect class="empty" {box}/>'
-    step = "strong" if weight >= 0.5 else "weak"
+    step = "strong" if weight >= 0.66 else "weak"
     written = f"{weight:.2f}".removeprefix("0") if weight < 0.995 else "1"
     return (
         f'<rect class="heat" {box} fill-opacity="{0.12 + 0.88 * weight:.2f}"/>'

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import typer
 from rich.console import Console
+from transformers.utils import logging
 from typer.exceptions import TyperException
 
 from claspkit.profiles.errors import ClaspError
@@ -31,7 +32,9 @@ app = typer.Typer(
 app.command("calibrate")(calibrate)
 app.command("label", help="Run a calibration up to the labels.")(stage_command("label"))
 app.add_typer(store_app, name="cache")
-app.command("search", help="Run a calibration up to the scores of the search, without a profile.")(stage_command("search"))
+app.command("search", help="Run a calibration up to the scores of the search, without a profile.")(
+    stage_command("search")
+)
 app.command()(plan)
 app.command()(inspect)
 app.command()(report)
@@ -57,6 +60,7 @@ def calibrate_main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _exit(application: typer.Typer, arguments: Sequence[str] | None) -> NoReturn:
     """Run a command and turn every error a user can meet into one message and its exit code."""
     signal.signal(signal.SIGTERM, _terminate)
+    logging.disable_progress_bar()  # transformers' own bars would tear ours apart
     console = Console(stderr=True, highlight=False)
     try:
         sys.exit(application(args=arguments, standalone_mode=False) or 0)

@@ -75,7 +75,7 @@ def inspect(run: RunArgument, as_json: AsJson = False) -> None:
         if as_json:
             typer.echo(json.dumps(summary))
         else:
-            print_summary(summary, Console(), folder.profile)
+            print_summary(summary, Console(), folder.profile, folder.report)
         return
     progress = _progress(folder)
     if as_json:

@@ -6,18 +6,17 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-
-from claspkit.profiles.errors import UsageError
 
 from .config import RunConfig
 from .folder import RunFolder
 from .pipeline import Pipeline
 from .progress import Reporter
 from .schedule import parse_stages
+from .sources import parse_columns
 from .table import print_summary
 
 Model = Annotated[str, typer.Option(help="Alias (mini, llava-1.5-7b, ...), hub id, or folder of the model.")]
@@ -30,10 +29,7 @@ Data = Annotated[
     ),
 ]
 ImageRoot = Annotated[str | None, typer.Option(help="Folder of the pictures; default: the data file's own folder.")]
-Columns = Annotated[
-    list[str] | None,
-    typer.Option("--columns", help="Column names of your data, for example image=img,prompt=question."),
-]
+Columns = Annotated[str | None, typer.Option(help="Column names of your data: image=img,prompt=question,...")]
 MaxRows = Annotated[int | None, typer.Option(min=1, help="Read at most this many rows per data set.")]
 BudgetOption = Annotated[str, typer.Option("--budget", help="Nominal visual tokens (192) or share of them (1/3).")]
 Schedule = Annotated[str, typer.Option(help="Named stage list the budget is taken from: plain or recycled.")]
@@ -99,7 +95,7 @@ def stage_command(until: str) -> Callable[..., None]:
             revision=revision,
             data=data,
             image_root=image_root,
-            columns=_columns(columns or []),
+            columns=tuple(sorted(parse_columns(columns).items())) if columns else (),
             max_rows=max_rows,
             scorer=scorer,
             seed=seed,
@@ -124,20 +120,10 @@ def stage_command(until: str) -> Callable[..., None]:
         elif as_json:
             typer.echo(json.dumps(outcome.summary))
         else:
-            print_summary(outcome.summary, Console(), folder.profile)
+            print_summary(outcome.summary, Console(), folder.profile, folder.report)
 
     command.__doc__ = _CALIBRATE_HELP if until == "profile" else None
     return command
-
-
-def _columns(texts: list[str]) -> tuple[tuple[str, str], ...]:
-    pairs: dict[str, Any] = {}
-    for item in ",".join(texts).split(",") if texts else []:
-        field, equals, column = item.partition("=")
-        if not equals or not field.strip() or not column.strip():
-            raise UsageError(f"--columns takes FIELD=COLUMN,..., got {item!r}")
-        pairs[field.strip()] = column.strip()
-    return tuple(sorted(pairs.items()))
 
 
 _CALIBRATE_HELP = """Calibrate pruning for a model: samples, labels, features, search, profile.

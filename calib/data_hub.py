@@ -79,21 +79,21 @@ class HubDataset:
 class Located:
     """Where a data set was found: its commit, and its folder in the hub cache (None: on the hub itself).
 
-    ``offline``: the hub could not be reached.
+    ``offline``: why the hub could not be asked, None when it answered.
     """
 
     revision: str
     folder: Path | None
-    offline: bool = False
+    offline: str | None = None
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A data set that is neither reachable nor here, and why; ``offline`` as in :class:`Located`."""
+    """A data set that is not ``here``, for a reason, nor to be had; ``offline`` as in :class:`Located`."""
 
     dataset: HubDataset
-    reason: str
-    offline: bool = False
+    here: str
+    offline: str | None
 
 
 class HubSource(DataSource):
@@ -136,10 +136,10 @@ class HubSource(DataSource):
         return gathering.result(found.revision, split)
 
 
-def locate(dataset: HubDataset, *, ask: bool = True) -> Located | Missing:
+def locate(dataset: HubDataset, offline: str | None = None) -> Located | Missing:
     """Resolve a data set to a commit: the hub's word if it can be had, else the copy in the hub cache.
 
-    ``ask=False`` looks in the cache alone.
+    The hub is not asked when ``offline`` already says why it cannot be.
 
     Raises:
         UsageError: the hub answers that there is no such data set or revision, and no copy is here.
@@ -147,30 +147,29 @@ def locate(dataset: HubDataset, *, ask: bool = True) -> Located | Missing:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    reason, unknown, offline = "the hub was not asked again", False, not ask
-    if ask:
+    unknown: str | None = None
+    if offline is None:
         try:
             info = HfApi().dataset_info(dataset.id, revision=dataset.revision, timeout=HUB_TIMEOUT)
             if info.sha:
                 return Located(info.sha, None)
-            reason = "the hub named no commit"
+            unknown = "it named no commit"
         except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-            reason, unknown = str(error), True
+            unknown = str(error)
         except Exception as error:  # whatever the HTTP library of the day raises
-            reason, offline = f"{type(error).__name__}: {error}", True
+            offline = f"{type(error).__name__}: {error}"
     found = cached(dataset)
     if isinstance(found, Located):
         return replace(found, offline=offline)
-    if unknown:
+    if unknown is not None:
         revision = dataset.revision or "main"
-        raise UsageError(f"the hub knows no data set {dataset.id} (revision {revision}): {reason}")
-    return Missing(dataset, f"{reason}; {found}", offline)
+        raise UsageError(f"the hub knows no data set {dataset.id} (revision {revision}): {unknown}")
+    return Missing(dataset, found, offline)
 
 
 def cached(dataset: HubDataset) -> Located | str:
     """The copy of a data set in the local hub cache, or why there is none that will do."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import IncompleteSnapshotError
 
     try:
         found = snapshot_download(
@@ -180,9 +179,10 @@ def cached(dataset: HubDataset) -> Located | str:
             allow_patterns=dataset.patterns or None,
             local_files_only=True,
         )
-    except IncompleteSnapshotError:
-        return "the copy in the cache is not complete"
-    except Exception:  # LocalEntryNotFoundError, or an unreadable cache: either way it is not here
+    except Exception as error:  # not there, not complete, not readable: either way it will not do
+        # By name: only later versions of the library tell the two apart.
+        if type(error).__name__ == "IncompleteSnapshotError":
+            return "the copy in the cache is not complete"
         return f"no copy of revision {dataset.revision or 'main'} in the cache"
     folder = Path(found)
     lacking = [pattern for pattern in dataset.patterns if not any(folder.glob(pattern))]
@@ -196,10 +196,11 @@ def missing_text(missing: Iterable[Missing]) -> str:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     missing = list(missing)
-    lines = [f"{len(missing)} data set(s) cannot be read:"]
-    for item in missing:
-        lines += [f"  {_describe(item.dataset)}", f"    {item.reason}"]
-    lines += [
+    reasons = dict.fromkeys(item.offline for item in missing if item.offline)
+    lines = [
+        f"{len(missing)} data set(s) cannot be read:",
+        *(f"  {_describe(item.dataset)}: {item.here}" for item in missing),
+        *(f"the hub cannot be asked: {reason}" for reason in reasons),
         f"local copies were looked for in {HF_HUB_CACHE}",
         "what to do, one of:",
         "  - connect this machine to the hub and run the same command again",

@@ -44,7 +44,11 @@ class JsonlSource(DataSource):
         gathering = Gathering(self._path.name, progress)
         pictures = PictureChecks(self._image_root)
         digest = sha256()
-        with self._path.open("rb") as file:
+        try:
+            opened = self._path.open("rb")
+        except OSError as error:
+            raise BadDataError(f"--data {self._path}: {error.strerror}") from error
+        with opened as file:
             for number, line in numbered_lines(file, digest.update):
                 if gathering.has_enough(limits):
                     continue  # read on: the digest is of the whole file

@@ -159,14 +159,14 @@ def find_all(datasets: Sequence[HubDataset]) -> dict[HubDataset, Located]:
     """Where each data set is; ResourceError listing all that are nowhere."""
     located: dict[HubDataset, Located] = {}
     missing: list[Missing] = []
-    online = True
+    offline: str | None = None
     for dataset in datasets:
-        found = locate(dataset, ask=online)
+        found = locate(dataset, offline)
         if isinstance(found, Missing):
             missing.append(found)
         else:
             located[dataset] = found
-        online = online and not found.offline  # unreachable once: no waiting for a timeout per data set
+        offline = found.offline  # unreachable once is enough: no waiting for a timeout per data set
     if missing:
         raise ResourceError(missing_text(missing))
     return located

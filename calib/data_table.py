@@ -137,8 +137,12 @@ def find_columns(available: Sequence[str], given: Mapping[str, str]) -> Columns:
     """Choose the columns by ``given`` (role -> name) and else by their common names.
 
     Raises:
-        UsageError: a given column is not there, or no column of a needed role is found; lists what there is.
+        UsageError: a given role is unknown or its column is not there, or no column of a needed role is found;
+            lists what there is.
     """
+    unknown = ", ".join(sorted(given.keys() - COMMON_NAMES.keys()))
+    if unknown:
+        raise UsageError(f"--columns: there is no role {unknown}; {_how_to_say(available)}")
     found: dict[str, str] = {}
     for role, names in COMMON_NAMES.items():
         if role in given and given[role] not in available:

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from claspkit.profiles.canonical import sha256_hex, write_atomic
-from claspkit.profiles.errors import BadDataError, shorten
+from claspkit.profiles.errors import BadDataError, ResourceError, shorten
 
 MAX_FILE_BYTES = 64 * 2**20
 MAX_PIXELS = 89_478_485  # Pillow's own limit for a picture that is no decompression bomb
@@ -76,8 +76,13 @@ def store_image(data: bytes, folder: Path, name: str = "embedded picture") -> St
     sha256 = sha256_hex(data)
     path = folder / f"{sha256}.{ending}"
     if not path.is_file() or path.stat().st_size != len(data) or image_digest(path) != sha256:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, data)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, data)
+        except OSError as error:
+            raise ResourceError(
+                f"pictures cannot be written into {folder}: {_plain_reason(error)}"
+            ) from error
     return StoredPicture(path.name, sha256)
 
 

@@ -112,8 +112,12 @@ class Ledger:
 
     def scores(self, split: str, intent: str, candidate: str) -> list[float]:
         """All scores of a candidate on a split, in sample order."""
-        blocks = [entry for entry in self.entries() if entry.key[:3] == (split, intent, candidate)]
-        return [score for entry in blocks for score in entry.scores]
+        found: list[float] = []
+        block = 0
+        while entry := self._entries.get((split, intent, candidate, block)):
+            found += entry.scores
+            block += 1
+        return found
 
     @property
     def evaluations(self) -> int:

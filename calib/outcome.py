@@ -11,17 +11,21 @@ from importlib.metadata import version
 from statistics import fmean
 from typing import Any
 
-from claspkit.profiles.budget import Budget, mean_tokens
+from claspkit.profiles.budget import Budget
 from claspkit.profiles.canonical import write_atomic
 from claspkit.profiles.files import write_profile
 from claspkit.profiles.intents import INTENTS, Intent, taxonomy_digest
-from claspkit.profiles.profile import ModelSpec, Profile, seal
+from claspkit.profiles.profile import BudgetSpec, ModelSpec, Profile, seal
 from claspkit.router.labels import Label
 from claspkit.router.rules import RULES_VERSION
+from claspkit.runtime.families import FamilyFacts
+from claspkit.runtime.plan import SALIENCY
+from claspkit.runtime.selection import ITERATIONS, TIE_TOLERANCE
 
 from .config import RunConfig
 from .folder import RunFolder
 from .ledger import SEARCH, Ledger
+from .plan import TEXT_TOKENS, decoder_flops
 from .report import render_report
 from .search import ClassData, Verdict
 from .sources import LoadResult
@@ -44,6 +48,7 @@ class Findings:
         classes: the samples used.
         verdicts: one per class, in the classes' order.
         ledger: all scores.
+        facts: the decoder's sizes, for counting FLOPs.
         pictures: unique pictures encoded.
         seconds: wall clock per stage of this invocation.
     """
@@ -57,6 +62,7 @@ class Findings:
     classes: Sequence[ClassData]
     verdicts: Sequence[Verdict]
     ledger: Ledger
+    facts: FamilyFacts
     pictures: int
     seconds: dict[str, float]
 
@@ -82,12 +88,12 @@ def finish(findings: Findings, folder: RunFolder) -> Outcome:
 
 def build_profile(findings: Findings) -> Profile:
     """Assemble and seal the profile. Nothing in it depends on when or how often the run was interrupted."""
-    config, spec, budget, ledger = findings.config, findings.spec, findings.budget, findings.ledger
+    config, ledger = findings.config, findings.ledger
     used = [sample for data in findings.classes for sample in (*data.search, *data.holdout)]
     return seal(
         {
             "taxonomy": taxonomy_digest(),
-            "model": spec.model_dump(),
+            "model": findings.spec.model_dump(),
             "router": {
                 "kind": "rules",
                 "rules_version": RULES_VERSION,
@@ -96,18 +102,12 @@ def build_profile(findings: Findings) -> Profile:
                 "min_confidence": 0.5,
                 "fallback": "default",
             },
-            "budget": {
-                "nominal": budget.nominal,
-                "stages": [{"after_layer": stage.after_layer, "keep": stage.keep} for stage in budget.stages],
-                "schedule": budget.schedule,
-                "mean_tokens_leaving": mean_tokens(budget.stages, spec.visual_tokens, spec.decoder_depth, "leaving"),
-                "mean_tokens_entering": mean_tokens(budget.stages, spec.visual_tokens, spec.decoder_depth, "entering"),
-            },
+            "budget": BudgetSpec.from_budget(findings.budget).model_dump(mode="json"),
             "selection": {
-                "saliency": "text",
+                "saliency": SALIENCY,
                 "features": "aligned",
-                "kmeans_iterations": 5,
-                "tie_tolerance": 1e-6,
+                "kmeans_iterations": ITERATIONS,
+                "tie_tolerance": TIE_TOLERANCE,
             },
             "classes": [
                 _class_spec(data, verdict) for data, verdict in zip(findings.classes, findings.verdicts, strict=True)
@@ -167,7 +167,8 @@ def summarise(findings: Findings, profile: Profile) -> dict[str, Any]:
         "profile_id": profile.profile_id,
         "model": findings.spec.model_dump(),
         "config": findings.config.to_dict(),
-        "budget": profile.budget.model_dump(),
+        "default_candidate": findings.space.default.id,
+        "budget": {**profile.budget.model_dump(mode="json"), "prefill": _prefill(findings)},
         "classes": [
             _class_row(findings, intent, data, verdict)
             for intent, data, verdict in zip(INTENTS, findings.classes, findings.verdicts, strict=True)
@@ -183,6 +184,16 @@ def summarise(findings: Findings, profile: Profile) -> dict[str, Any]:
             "seconds": {name: round(value, 2) for name, value in findings.seconds.items()},
         },
         "environment": profile.calibration.environment,
+        "ledger_sha256": profile.calibration.ledger_sha256,
+    }
+
+
+def _prefill(findings: Findings) -> dict[str, int]:
+    """FLOPs of one prefill with and without pruning, and the text tokens they are counted with."""
+    return {
+        "text_tokens": TEXT_TOKENS,
+        "flops_unpruned": decoder_flops((), findings.facts),
+        "flops_pruned": decoder_flops(findings.budget.stages, findings.facts),
     }
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -19,8 +20,9 @@ from claspkit.cache.extract import extract
 from claspkit.cache.keys import FeatureKey
 from claspkit.cache.store import FeatureStore
 from claspkit.profiles.budget import Budget
+from claspkit.profiles.errors import UsageError
 from claspkit.profiles.intents import INTENT_IDS
-from claspkit.router.backends import BackendOptions, make_backend
+from claspkit.router.backends import BACKENDS, BackendOptions, make_backend
 from claspkit.router.labels import Label
 from claspkit.router.run import label_prompts
 from claspkit.runtime.inputs import image_backend, processor_sha256
@@ -38,6 +40,11 @@ from .schedule import run_budget
 from .search import MIN_SAMPLES, ClassData, Search, decide
 from .sources import LoadResult, SourceOptions, open_source
 from .space import RHO_GRID, Candidate, Space, make_space
+from .strategies import STRATEGIES
+
+T = TypeVar("T")
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 STAGES = ("samples", "label", "cache", "search", "profile")
 """Where a run can be told to stop, in order."""
@@ -116,6 +123,7 @@ class Pipeline:
                 classes=classes,
                 verdicts=verdicts,
                 ledger=ledger,
+                facts=loaded.family.facts(loaded.model),
                 pictures=pictures,
                 seconds=times.seconds,
             )
@@ -126,7 +134,9 @@ class Pipeline:
     def _prepare(self) -> tuple[LoadedModel, Budget, Space]:
         """Load the model, check the budget, and lock the configuration before anything is computed."""
         config = self.config
-        dtype = getattr(torch, config.dtype) if config.dtype else None
+        _one_of("--strategy", config.strategy, STRATEGIES)
+        _one_of("--router", config.router, BACKENDS)
+        dtype = _one_of("--dtype", config.dtype, DTYPES) if config.dtype else None
         self.report.say(f"model: loading {config.model}")
         loaded = load_model(config.model, device=config.device, dtype=dtype, revision=config.revision)
         budget = run_budget(
@@ -191,18 +201,7 @@ class Pipeline:
 
     def _features(self, loaded: LoadedModel, classes: Sequence[ClassData]) -> tuple[FeatureStore, int]:
         """Make sure the cache holds every picture; returns it and the number of pictures it holds for this run."""
-        spec = loaded.spec
-        key = FeatureKey(
-            model_id=spec.id,
-            revision=spec.revision,
-            fingerprint=spec.fingerprint,
-            processor_sha256=processor_sha256(loaded),
-            image_backend=image_backend(loaded),
-            dtype="float16",
-            layers=tuple(range(spec.vision_depth + 1)),
-            tokens=spec.visual_tokens,
-            width=spec.vision_width,
-        )
+        key = feature_key(loaded)
         used = {s.image_sha256: s.image for c in classes for s in (*c.search, *c.holdout)}
         root = self._source.sample_root
         openers = {sha: (lambda name=name: open_image(name, root)) for sha, name in sorted(used.items())}
@@ -255,6 +254,29 @@ class Pipeline:
                 winner = winners[data.intent] = search.winner(data, config.strategy)
                 search.holdout(data, list(dict.fromkeys([space.default, winner])))
         return winners
+
+
+def _one_of(option: str, name: str, rows: Mapping[str, T]) -> T:
+    """Look a name up before anything is computed; UsageError lists the names."""
+    if name not in rows:
+        raise UsageError(f"{option} {name!r} does not exist; there are: {', '.join(rows)}")
+    return rows[name]
+
+
+def feature_key(loaded: LoadedModel) -> FeatureKey:
+    """What a cache of all of a model's vision layers is identified by."""
+    spec = loaded.spec
+    return FeatureKey(
+        model_id=spec.id,
+        revision=spec.revision,
+        fingerprint=spec.fingerprint,
+        processor_sha256=processor_sha256(loaded),
+        image_backend=image_backend(loaded),
+        dtype="float16",
+        layers=tuple(range(spec.vision_depth + 1)),
+        tokens=spec.visual_tokens,
+        width=spec.vision_width,
+    )
 
 
 def _steps(advance: Advance) -> Callable[[int, int], None]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from claspkit.profiles.budget import mean_tokens, prefill_flops
+from claspkit.profiles.budget import Stage, mean_tokens, prefill_flops
 from claspkit.profiles.intents import INTENT_IDS
+from claspkit.runtime.families import FamilyFacts
 from claspkit.runtime.models import config_facts, resolve_model
 
 from .schedule import run_budget
@@ -31,19 +32,7 @@ def make_plan(
     samples = per_class * len(INTENT_IDS)
     record = (facts.vision_depth + 1) * facts.visual_tokens * facts.vision_width * 2
 
-    def flops(used: Sequence[Any]) -> int:
-        return prefill_flops(
-            used,
-            visual_tokens=facts.visual_tokens,
-            text_tokens=TEXT_TOKENS,
-            depth=facts.decoder_depth,
-            width=facts.decoder_width,
-            ffn=facts.ffn_width,
-            heads=facts.heads,
-            kv_heads=facts.kv_heads,
-        )
-
-    full, pruned = flops(()), flops(chosen.stages)
+    full, pruned = decoder_flops((), facts), decoder_flops(chosen.stages, facts)
     return {
         "model": source.id,
         "visual tokens": facts.visual_tokens,
@@ -61,3 +50,17 @@ def make_plan(
         "cache bytes a picture": record,
         "cache GB, one picture a sample": round(record * samples / 1e9, 3),
     }
+
+
+def decoder_flops(stages: Sequence[Stage], facts: FamilyFacts) -> int:
+    """FLOPs of one prefill with :data:`TEXT_TOKENS` of text; empty stages prune nothing."""
+    return prefill_flops(
+        stages,
+        visual_tokens=facts.visual_tokens,
+        text_tokens=TEXT_TOKENS,
+        depth=facts.decoder_depth,
+        width=facts.decoder_width,
+        ffn=facts.ffn_width,
+        heads=facts.heads,
+        kv_heads=facts.kv_heads,
+    )

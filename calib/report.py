@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from string import Template
 from typing import Any
 
-from claspkit.profiles.intents import DEFAULT_INTENT, INTENTS
-
 from .charts import curve_chart, data_table, difference_chart, esc, heat_map, line_styles
 from .table import CHANGED, KEPT, headline, holdout_means, interval, outcome, percent
 
@@ -46,13 +44,6 @@ def render_report(summary: dict[str, Any]) -> str:
     )
 
 
-def default_candidate(summary: dict[str, Any]) -> str:
-    """Id of the default configuration: what a class that kept it has chosen."""
-    kept = (row["chosen"] for row in summary["classes"] if outcome(row) != CHANGED)
-    rho = next(intent.published_rho for intent in INTENTS if intent.id == DEFAULT_INTENT)
-    return next(kept, f"default/{rho:g}")
-
-
 def _verdict(summary: Summary) -> str:
     means = holdout_means(summary["classes"])
     budget, model = summary["budget"], summary["model"]
@@ -76,12 +67,12 @@ def _verdict(summary: Summary) -> str:
 
 def _classes(summary: Summary) -> str:
     chart = difference_chart(summary["classes"])
-    figure = f'<figure class="wide">{chart}<figcaption>{_DIFFERENCES}</figcaption></figure>' if chart else ""
+    figure = f'<figure class="wide"><figcaption>{_DIFFERENCES}</figcaption>{chart}</figure>' if chart else ""
     head = "".join(f'<th scope="col">{name}</th>' for name in _COLUMNS)
     body = "".join(_class_row(row) for row in summary["classes"])
     return (
         '<div class="scroll" role="region" tabindex="0" aria-label="Result per class, table"><table class="classes">'
-        "<caption>Scores are means on the holdout, in percent; differences in points.</caption>"
+        "<caption><span>Scores are means on the holdout, in percent; differences in points.</span></caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{figure}"
         '<p class="note">The difference is the tested candidate minus the default on the same holdout samples, with a '
         "two-sided 95&nbsp;% interval of its own; Holm p is one-sided and corrected over all classes tested, and it "
@@ -128,7 +119,7 @@ def _class_row(row: dict[str, Any]) -> str:
 
 
 def _curves(summary: Summary) -> str:
-    styles, default = line_styles(summary["classes"]), default_candidate(summary)
+    styles, default = line_styles(summary["classes"]), summary["default_candidate"]
     figures = "".join(_curve_figure(row, styles, default) for row in summary["classes"])
     return (
         '<p class="note">Mean score on the <em>search</em> split. The highest point of a search is optimistic: it was '
@@ -168,6 +159,7 @@ def _budget(summary: Summary) -> str:
         "Nominal": f"{budget['nominal']} of {model['visual_tokens']} tokens, schedule {budget['schedule']}",
         "Mean over layers, leaving": _tokens(budget["mean_tokens_leaving"], share) + "; what published budgets quote",
         "Mean over layers, entering": _tokens(budget["mean_tokens_entering"], share) + "; what is computed",
+        "Prefill": _flops(budget["prefill"]),
     }
     return _facts(facts) + data_table(
         "Visual tokens that enter each decoder layer",
@@ -181,6 +173,12 @@ def _budget(summary: Summary) -> str:
 
 def _tokens(mean: float, share: float) -> str:
     return f"{mean:.1f} tokens ({mean * share:.1f} %)"
+
+
+def _flops(prefill: dict[str, int]) -> str:
+    pruned, full = prefill["flops_pruned"], prefill["flops_unpruned"]
+    counted = f"multiply and add = 2, all FFN matrices, {prefill['text_tokens']} text tokens"
+    return f"{pruned / 1e9:.4g} of {full / 1e9:.4g} GFLOP ({100 * pruned / full:.1f} %); {counted}"
 
 
 def _data(summary: Summary) -> str:
@@ -216,7 +214,11 @@ def _cost(summary: Summary) -> str:
 
 def _provenance(summary: Summary) -> str:
     model = summary["model"]
-    facts = {"Profile id": summary["profile_id"], "Seed": summary["config"]["seed"]}
+    facts = {
+        "Profile id": summary["profile_id"],
+        "Ledger digest": summary["ledger_sha256"],
+        "Seed": summary["config"]["seed"],
+    }
     facts |= {f"Model {name.replace('_', ' ')}": value for name, value in model.items()}
     datasets = data_table(
         "Data sets",
@@ -292,10 +294,10 @@ $sections
 """)
 
 _STYLE = """
-:root{--page:#fff;--card:#f6f7f9;--ink:#1b1f24;--soft:#57606a;--edge:#d5dae0;--link:#0a58b8;--heat:10,88,184;
+:root{--page:#fff;--card:#f6f7f9;--ink:#1b1f24;--soft:#57606a;--edge:#d5dae0;--link:#0a58b8;--heat:8,70,150;
 --onheat:#fff;--good:#0a6b4b;--goodbg:#dcf3e8;--s0:#3d4650;--s1:#0072b2;--s2:#c24e00;--s3:#00795a;--s4:#a3478a}
 @media (prefers-color-scheme:dark){:root{--page:#14171b;--card:#1d2126;--ink:#e7eaee;--soft:#a7b0ba;--edge:#3a424b;
---link:#7db8ff;--heat:110,180,255;--onheat:#0b1520;--good:#7fe0b8;--goodbg:#173a2e;--s0:#c9d1d9;--s1:#62b5ef;
+--link:#7db8ff;--heat:40,110,200;--onheat:#fff;--good:#7fe0b8;--goodbg:#173a2e;--s0:#c9d1d9;--s1:#62b5ef;
 --s2:#f59a55;--s3:#45cfa2;--s4:#e59bd0}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:1180px;padding:0 16px 64px;background:var(--page);color:var(--ink);
@@ -306,13 +308,14 @@ h3{font-size:1rem;margin:0}a{color:var(--link)}
 .skip{position:absolute;left:-999px}.skip:focus{left:8px;top:8px;background:var(--page);padding:8px;z-index:2}
 nav ul{display:flex;flex-wrap:wrap;gap:4px 18px;list-style:none;margin:0;padding:0}
 .verdict{font-size:1.25rem;line-height:1.4;margin:24px 0 16px}.note{color:var(--soft);font-size:.9rem;max-width:80ch}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(160px,1fr));gap:12px;margin:0}
-.tiles div{background:var(--card);border:1px solid var(--edge);border-radius:8px;padding:12px 16px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(104px,1fr));gap:10px;margin:0}
+.tiles div{background:var(--card);border:1px solid var(--edge);border-radius:8px;padding:10px 14px}
 .tiles dt{color:var(--soft)}.tiles dd{margin:0}.tiles b{display:block;font-size:1.7rem;line-height:1.3}
 small{color:var(--soft);font-size:.85em;font-weight:400}
 .scroll{overflow-x:auto;max-width:100%}
-table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums;margin:8px 0}
+table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums;margin:8px 0;min-width:17rem}
 caption{text-align:left;color:var(--soft);padding:4px 0}
+caption span{display:block;position:sticky;left:0;width:fit-content;max-width:calc(100vw - 32px)}
 th,td{text-align:left;vertical-align:top;padding:6px 12px 6px 0;border-bottom:1px solid var(--edge)}
 thead th{color:var(--soft);font-weight:600;vertical-align:bottom}tbody th{font-weight:600}
 .classes td{white-space:nowrap}.classes .reason{white-space:normal;min-width:11rem}
@@ -322,9 +325,11 @@ thead th{color:var(--soft);font-weight:600;vertical-align:bottom}tbody th{font-w
 figure{margin:0;background:var(--card);border:1px solid var(--edge);border-radius:8px;padding:14px;min-width:0}
 .grid-of-charts figure{display:flex;flex-direction:column}.grid-of-charts svg{margin-top:auto}
 figure.wide{max-width:660px;margin:16px 0}figure.plain{background:none;border:0;padding:0}
+figure.wide table,.grid-of-charts table{font-size:.8rem}.grid-of-charts :is(th,td){padding-right:8px}
+.grid-of-charts table{min-width:0}
 figcaption{color:var(--soft);font-size:.88rem;margin:2px 0 8px}figcaption b{color:var(--ink)}
 .grid-of-charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,320px),1fr));gap:14px}
-.nothing{color:var(--soft)}
+.nothing{color:var(--soft);margin:4px 0}
 .facts{display:grid;grid-template-columns:minmax(8rem,max-content) minmax(0,1fr);gap:4px 20px;margin:8px 0}
 .facts dt{color:var(--soft)}.facts dd{margin:0;overflow-wrap:anywhere}
 details{margin:8px 0}summary{cursor:pointer;color:var(--link);width:fit-content}
@@ -339,5 +344,7 @@ svg .ringname{font-weight:700;paint-order:stroke;stroke:var(--card);stroke-width
 .whisker{stroke:var(--ink);stroke-width:1.8;fill:none}.whisker.taken{stroke:var(--good)}
 .dot{stroke:var(--ink);stroke-width:2;fill:var(--card)}.dot.taken{stroke:var(--good);fill:var(--good)}
 .empty{fill:none;stroke:var(--edge)}.heat{fill:rgb(var(--heat))}svg .strong{fill:var(--onheat);font-weight:600}
+@media (max-width:600px){.facts{grid-template-columns:1fr;gap:0}.facts dd{margin-bottom:8px}}
+.hidden{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
 @media print{figure,tr{break-inside:avoid}}
 """

@@ -72,7 +72,7 @@ def holdout_means(rows: Iterable[dict[str, Any]]) -> dict[str, float | None]:
 def headline(summary: dict[str, Any]) -> str:
     """The verdict in one sentence: how many classes changed, what that bought, at which budget."""
     rows = summary["classes"]
-    changed = [row["intent"] for row in rows if outcome(row) == CHANGED]
+    changed = [clean(row["intent"]) for row in rows if outcome(row) == CHANGED]
     at = f"at {summary['budget']['nominal']} of {summary['model']['visual_tokens']} visual tokens"
     if not changed:
         return f"No class changed {at}: {_why_none(rows)}, so the profile is the default configuration."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from .figures import person_tile, shape_tile, tool_tile
@@ -72,13 +73,13 @@ def patch_labels(layout: Layout) -> np.ndarray:
     return labels
 
 
-def _cover(box: tuple[int, int, int, int]) -> np.ndarray:
+def _cover(box: tuple[int, int, int, int]) -> NDArray[np.int64]:
     """Pixels of each patch inside ``box``, shape (144,)."""
     edges = np.arange(GRID) * PATCH_SIZE
     left, top, right, bottom = box
     across = np.clip(np.minimum(right, edges + PATCH_SIZE) - np.maximum(left, edges), 0, None)
     down = np.clip(np.minimum(bottom, edges + PATCH_SIZE) - np.maximum(top, edges), 0, None)
-    return (down[:, None] * across[None, :]).reshape(-1)
+    return np.outer(down, across).reshape(-1)
 
 
 def _tile(item: Item, rng: np.random.Generator) -> Image.Image:

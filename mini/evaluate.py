@@ -41,7 +41,7 @@ def packed_accuracy(
     greedy choice is right at each of its tokens and at the end of text. ``random_keep`` keeps that many of the 144
     visual tokens, drawn per picture, before the decoder.
     """
-    model.to(device).eval()
+    torch.nn.Module.to(model, device).eval()
     use_packed_attention(model)
     right, total = dict.fromkeys(INTENTS, 0), dict.fromkeys(INTENTS, 0)
     mix = dict.fromkeys(INTENTS, 1)

@@ -54,13 +54,20 @@ class QuestionPacker:
             self._blocks[key] = (asked + told, len(asked))
         return self._blocks[key]
 
-    def pack(self, questions: list[list[Question]]) -> PackedQuestions:
-        """Pack the same number of questions for each picture. Raises ``ValueError`` where the numbers differ."""
+    def pack(self, questions: list[list[Question]], length: int | None = None) -> PackedQuestions:
+        """Pack the same number of questions for each picture, the blocks ``length`` tokens long or as need be.
+
+        Raises ``ValueError`` where the numbers differ or a question does not fit.
+        """
         per_picture = len(questions[0])
         if any(len(row) != per_picture for row in questions):
             raise ValueError("every picture of a batch needs the same number of questions")
         blocks = [[self.block(q.text, q.answer) for q in row] for row in questions]
         longest = max(len(tokens) for row in blocks for tokens, _ in row) - 1
+        if length is not None:
+            if longest > length:
+                raise ValueError(f"a question takes {longest} tokens, not {length}")
+            longest = length
         ids = np.full((len(questions), per_picture, longest), self.tokenizer.pad_token_id, dtype=np.int64)
         targets = np.full_like(ids, IGNORED)
         for i, row in enumerate(blocks):
@@ -101,9 +108,11 @@ def packed_hidden(
         ],
         dim=1,
     )
-    hidden = decoder(inputs_embeds=inputs, position_ids=positions, use_cache=False, block_length=block,
-                     prefix_length=before + visual.shape[1]).last_hidden_state
-    return hidden[:, before + visual.shape[1] :].reshape(rows, per_picture, block, -1)
+    start = before + visual.shape[1]
+    hidden: torch.Tensor = decoder(
+        inputs_embeds=inputs, position_ids=positions, use_cache=False, block_length=block, prefix_length=start
+    ).last_hidden_state
+    return hidden[:, start:].reshape(rows, per_picture, block, -1)
 
 
 def use_packed_attention(model: LlavaForConditionalGeneration) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,7 +42,6 @@ PHRASINGS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "spatial": (
         "Is the {kind} {one} or {other} of the {second}?",
-        "Is the {kind} to the {one} or {other} of the {second}?",
     ),
     "spatial_vertical": (
         "Is the {kind} {one} or {other} the {second}?",
@@ -89,7 +88,8 @@ class Question:
 def ask(layout: Layout, intent: str, rng: np.random.Generator) -> Question | None:
     """Return a random question of ``intent`` about ``layout``, or None where the picture gives none.
 
-    Only ``object`` and ``spatial`` can be None. Raises ``KeyError`` for an unknown intent.
+    Only ``spatial`` can be None, where no two single shapes stand clearly apart. Raises ``KeyError`` for an unknown
+    intent.
     """
     return _FAMILIES[intent](layout, rng)
 
@@ -120,8 +120,6 @@ def _pick(items: tuple[Item, ...], rng: np.random.Generator) -> Item:
 
 
 def _object(layout: Layout, rng: np.random.Generator) -> Question | None:
-    if not layout.unique_colours:
-        return None
     item = _pick(layout.unique_colours, rng)
     return Question("object", _phrase("object", rng).format(colour=item.detail), item.kind)
 
@@ -154,23 +152,31 @@ def _counting(layout: Layout, rng: np.random.Generator) -> Question | None:
 
 
 def _spatial(layout: Layout, rng: np.random.Generator) -> Question | None:
-    items = layout.unique_kinds
-    first = _pick(items, rng)
-    way = int(rng.integers(3))
-    if way == 2:
-        if abs(first.x - PICTURE_SIZE // 2) < _CLEAR_SIDE:
-            return None
-        one, other = _shuffled(_ACROSS, rng)
-        answer = _ACROSS[int(first.x > PICTURE_SIZE // 2)]
-        return Question("spatial", _phrase("spatial_side", rng).format(kind=first.kind, one=one, other=other), answer)
-    second = _pick(items, rng)
-    gap = first.x - second.x if way == 0 else first.y - second.y
-    if first is second or abs(gap) < _CLEAR_GAP:
+    clear = list(_relations(layout.unique_kinds))
+    if not clear:
         return None
-    words, name = (_ACROSS, "spatial") if way == 0 else (_DOWN, "spatial_vertical")
-    one, other = _shuffled(words, rng)
-    text = _phrase(name, rng).format(kind=first.kind, second=second.kind, one=one, other=other)
-    return Question("spatial", text, words[int(gap > 0)])
+    # First the sort of relation, then one of that sort: pairs are many and sides are few.
+    sorts = sorted({relation[0] for relation in clear})
+    chosen = sorts[int(rng.integers(len(sorts)))]
+    of_sort = [relation for relation in clear if relation[0] == chosen]
+    _, first, second, answer = of_sort[int(rng.integers(len(of_sort)))]
+    words = _DOWN if chosen == "spatial_vertical" else _ACROSS
+    one, other = words if rng.random() < 0.5 else words[::-1]
+    return Question(
+        "spatial", _phrase(chosen, rng).format(kind=first, second=second, one=one, other=other), answer
+    )
+
+
+def _relations(items: tuple[Item, ...]) -> Iterator[tuple[str, str, str, str]]:
+    """Every clear relation as the phrasings' name, the one kind, the other kind and the answer."""
+    for first in items:
+        if abs(first.x - PICTURE_SIZE // 2) >= _CLEAR_SIDE:
+            yield "spatial_side", first.kind, "", _ACROSS[int(first.x > PICTURE_SIZE // 2)]
+        for second in items:
+            if abs(first.x - second.x) >= _CLEAR_GAP:
+                yield "spatial", first.kind, second.kind, _ACROSS[int(first.x > second.x)]
+            if abs(first.y - second.y) >= _CLEAR_GAP:
+                yield "spatial_vertical", first.kind, second.kind, _DOWN[int(first.y > second.y)]
 
 
 def _default(layout: Layout, rng: np.random.Generator) -> Question | None:
@@ -192,10 +198,6 @@ def _default(layout: Layout, rng: np.random.Generator) -> Question | None:
 
 def _presence(text: str, thing: str) -> str:
     return text.format(thing=thing)
-
-
-def _shuffled(words: tuple[str, str], rng: np.random.Generator) -> tuple[str, str]:
-    return words if rng.random() < 0.5 else (words[1], words[0])
 
 
 _ACROSS: Final = ("left", "right")

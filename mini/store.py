@@ -15,7 +15,9 @@ def save_model(folder: Path, model: LlavaForConditionalGeneration, processor: Ll
     """Write configuration, float32 safetensors, tokenizer and processor to ``folder``, creating it."""
     folder.mkdir(parents=True, exist_ok=True)
     model.set_attn_implementation("sdpa")
-    model.to("cpu", torch.float32).eval().save_pretrained(folder)
+    # Through nn.Module: the library's own `to` is wrapped in a form that type checkers misread.
+    torch.nn.Module.to(model, device="cpu", dtype=torch.float32)
+    model.eval().save_pretrained(folder)
     processor.save_pretrained(folder)
 
 

@@ -22,7 +22,8 @@ _MARKERS = re.compile(
 _INVISIBLE = re.compile(
     "[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\\x00-\\x08\\x0e-\\x1f\\x7f-\\x84\\x86-\\x9f]"
 )
-_SAME = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'") | dict.fromkeys("\u201c\u201d", '"'))
+_SINGLE = re.compile("[\u2018\u2019\u02bc\u00b4`]")
+_DOUBLE = re.compile("[\u201c\u201d]")
 
 _OPTION_A = re.compile(r"(?:^|\s)(?:\(a\)|\[a\]|a[.):])\s")
 _OPTION_B = re.compile(r"\s(?:\(b\)|\[b\]|b[.):])\s")
@@ -40,8 +41,9 @@ def normalise(prompt: str) -> str:
     out.
     """
     text = prompt.encode("utf-8", "replace").decode("utf-8")  # half surrogates cannot be hashed or tokenised
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(_SAME)
-    text = " ".join(_INVISIBLE.sub("", text).split())
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    text = _DOUBLE.sub('"', _SINGLE.sub("'", _INVISIBLE.sub("", text)))
+    text = " ".join(text.split())
     return " ".join(_MARKERS.sub(" ", text).split())
 
 

@@ -106,7 +106,13 @@ RULES: tuple[Rule, ...] = (
         "existence_check",
         "Can you see a bus?",
     ),
-    Rule("attribute-colour", _WHAT + r"(?: the)?(?: \w+)? colou?rs?\b", "visual_attribute", "What color is it?", True),
+    Rule(
+        "attribute-colour",
+        _WHAT + r"(?: the)?(?: \w{1,30})? colou?rs?\b",
+        "visual_attribute",
+        "What color is it?",
+        True,
+    ),
     Rule(
         "attribute-colour-choice",
         rf"\b{_COLOURS}(?:,? {_COLOURS}){{0,4}},? or {_COLOURS}\b"
@@ -164,9 +170,9 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "text-word",
-        _WHAT + r"(?: the)?(?: first| last| \w+)? (?:text|words?|letters?|captions?|headline|slogan|title|"
+        _WHAT + r"(?: the)?(?: first| last| \w{1,30})? (?:text|words?|letters?|captions?|headline|slogan|title|"
         r"license plate|licence plate|website|url|date|price|digits?)\b"
-        r"|\bwhat(?:'s| is)?(?: the)?(?: \w+)? number\b"
+        r"|\bwhat(?:'s| is)?(?: the)?(?: \w{1,30})? number\b"
         r"|\bwhat(?:'s| is) on the (?:sign|label|screen|poster|banner|billboard|cover|page)\b"
         r"|\bname of (?:the|this) (?:store|shop|street|restaurant|company|brand|book|movie|hotel|team|product)\b"
         r"|\bhow much (?:is|are|does|do)\b",
@@ -176,9 +182,17 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "symbol",
         r"\bwhat (?:do|does|did) [^?]{1,60}?\b(?:mean|symboli[sz]e|represent|stand for|indicate)\b"
-        r"|\b(?:what|which|whose)(?: [\w']+){0,3} (?:logo|emblem|icon|symbol|flag)\b",
+        r"|\b(?:what|which|whose)(?: [\w']{1,30}){0,3} (?:logo|emblem|icon|symbol|flag)\b",
         "symbol_meaning",
         "Which country's flag is this?",
+    ),
+    Rule(
+        "time-order",
+        r"\bwhat (?:will|would|might|could|is going to|happens?|happened|did)\b[^?]{0,60}"
+        r"\b(?:next|after|before|then|first|last|afterwards)\b"
+        r"|\b(?:comes|come|happens|happen|happened) (?:first|last|next|before|after)\b|\bin (?:what|which) order\b",
+        "temporal_order",
+        "What happens after the man opens the door?",
     ),
     Rule(
         "scene-conditions",
@@ -198,7 +212,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "scene-taken",
-        r"\bwhere (?:was|is|were|are) (?:this|the|that|these|it)(?: \w+)?(?: being)? (?:taken|shot|captured)\b"
+        r"\bwhere (?:was|is|were|are) (?:this|the|that|these|it)(?: \w{1,30})?(?: being)? (?:taken|shot|captured)\b"
         r"|\bwhere (?:is this|are these people|are they|are we)\b",
         "place_type",
         "Where was this picture taken?",
@@ -223,14 +237,6 @@ RULES: tuple[Rule, ...] = (
         r"\bwhy\b|\b(?:for what|what is the|what's the) reason\b",
         "purpose_or_reason",
         "Why is the man wearing a helmet?",
-    ),
-    Rule(
-        "time-order",
-        r"\bwhat (?:will|would|might|could|is going to|happens?|happened|did)\b[^?]{0,60}"
-        r"\b(?:next|after|before|then|first|last|afterwards)\b"
-        r"|\b(?:comes|come|happens|happen|happened) (?:first|last|next|before|after)\b|\bin (?:what|which) order\b",
-        "temporal_order",
-        "What happens after the man opens the door?",
     ),
     Rule(
         "action-doing",
@@ -281,7 +287,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "object-which",
-        rf"{_WHAT}(?: (?:the|this|that|these|those))?(?: \w+){{0,3}} {_THING}\b",
+        rf"{_WHAT}(?: (?:the|this|that|these|those))?(?: \w{{1,30}}){{0,3}} {_THING}\b",
         "object_identity",
         "What is the red object?",
     ),

@@ -11,22 +11,34 @@ from claspkit.profiles.errors import UsageError
 from .backends import BackendOptions
 
 _CONFIG = "config.json"
+_PIECES, _PIECE = 64, 4096  # a fine-tune moves nearly all weights
 
 
 def teacher_source(name: str, revision: str | None, config: Any) -> str:
-    """``teacher:<model>@<revision>``: the commit of a hub model, a digest of the folder's file list otherwise.
+    """``teacher:<model>@<revision>``: the commit of a hub model, a digest of the files of a folder.
 
-    A folder is known by its config and by name and size of each weight file: labels of other weights put into the
-    same folder are then not reused.
+    The digest covers config, tokenizer and chat template whole, and size and samples of each weight file: labels of
+    other weights put into the same folder are then not taken for these.
     """
     folder = Path(name).expanduser()
     if not folder.is_dir():
         commit = getattr(config, "_commit_hash", None) or revision or "main"
         return f"teacher:{name}@{commit}"
-    files = sorted(folder.glob("*.safetensors"))
-    listed = "\n".join(f"{path.name} {path.stat().st_size}" for path in files).encode()
-    digest = sha256_hex((folder / _CONFIG).read_bytes() + b"\n" + listed)
+    parts = [path.read_bytes() for path in sorted(folder.glob("*.json")) + sorted(folder.glob("*.jinja"))]
+    parts += [_sampled(path) for path in sorted(folder.glob("*.safetensors"))]
+    digest = sha256_hex("".join(map(sha256_hex, parts)).encode())
     return f"teacher:{folder.resolve().name}@{digest[:12]}"
+
+
+def _sampled(path: Path) -> bytes:
+    """Size and evenly spaced pieces of a file: reading all weights would take longer than many a labelling."""
+    size = path.stat().st_size
+    pieces = [str(size).encode()]
+    with path.open("rb") as file:
+        for piece in range(_PIECES):
+            file.seek(max(0, size - _PIECE) * piece // (_PIECES - 1))
+            pieces.append(file.read(_PIECE))
+    return b"".join(pieces)
 
 
 def not_found(name: str, options: BackendOptions, error: Exception) -> UsageError:

@@ -72,7 +72,7 @@ def resolve_model(name: str, revision: str | None = None) -> ModelSource:
     if name in ALIASES:
         return ModelSource(name, ALIASES[name], ALIASES[name], revision, False)
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UsageError(f"the model folder {folder} has no config.json; it must be a transformers model folder")
         return ModelSource(name, folder.resolve().name, str(folder), None, True)
@@ -107,7 +107,8 @@ def load_model(
     """
     transformers: Any = importlib.import_module("transformers")  # its Auto classes are untyped
     source = resolve_model(name, revision)
-    chosen: Any = dtype or (torch.float32 if torch.device(device).type == "cpu" else "auto")
+    place = _usable_device(device)
+    chosen: Any = dtype or (torch.float32 if place.type == "cpu" else "auto")
     extra = {"attn_implementation": attention} if attention else {}
     try:
         processor = transformers.AutoProcessor.from_pretrained(source.location, revision=source.revision)
@@ -116,10 +117,23 @@ def load_model(
         )
     except (OSError, ValueError, ImportError) as error:
         raise _not_loaded(source, error) from error
-    model = model.to(device).eval()
+    model = model.to(place).eval()
     family = find_family(model)
     commit = None if source.local else getattr(model.config, "_commit_hash", None) or source.revision
     return LoadedModel(model, processor, family, describe(model, family, source.id, commit), source)
+
+
+def _usable_device(name: str) -> torch.device:
+    """Return the device of that name, after putting one number on it."""
+    try:
+        place = torch.device(name)
+        torch.zeros(1, device=place)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"the device {name!r} cannot be used: {reason}. `claspkit doctor` shows what there is."
+        ) from error
+    return place
 
 
 def config_facts(source: ModelSource) -> FamilyFacts:

@@ -12,6 +12,9 @@ from claspkit.profiles.profile import Profile
 
 from .selection import ITERATIONS, TIE_TOLERANCE, split_budget
 
+SALIENCY = "text"
+"""Reference rows of the saliency: the prompt's text rows after the picture (method.md section 3)."""
+
 
 @dataclass(frozen=True)
 class RowPlan:
@@ -42,7 +45,7 @@ class PrunePlan:
 
     stages: tuple[tuple[int, int], ...]
     rows: tuple[RowPlan, ...]
-    saliency: str = "text"
+    saliency: str = SALIENCY
     iterations: int = ITERATIONS
     tie_tolerance: float = TIE_TOLERANCE
 

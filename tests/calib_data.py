@@ -52,7 +52,9 @@ def table_columns(count: int, **changes: Sequence[object]) -> dict[str, Sequence
     return columns | changes
 
 
-def write_parquet(path: Path, columns: Mapping[str, Sequence[object]], pictures: Sequence[str] = ("image",)) -> Path:
+def write_parquet(
+    path: Path, columns: Mapping[str, Sequence[object]], pictures: Sequence[str] = ("image",)
+) -> Path:
     """A parquet file as `datasets` writes it, ``pictures`` being columns of its Image type."""
     from datasets import Dataset
     from datasets import Image as ImageColumn
@@ -71,6 +73,11 @@ def hub_cache(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
     return folder
 
 
+def keep_locks_in(monkeypatch: pytest.MonkeyPatch, folders: pytest.TempPathFactory) -> None:
+    """Make `datasets` leave its lock files in a temporary folder instead of the home folder."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(folders.getbasetemp() / "datasets"))
+
+
 def cached_repository(cache: Path, name: str) -> Path:
     """The snapshot folder of data set ``name`` in a hub cache, as a download leaves it."""
     repository = cache / f"datasets--{name.replace('/', '--')}"
@@ -84,8 +91,11 @@ def cached_repository(cache: Path, name: str) -> Path:
 def cache_known(cache: Path, dataset: HubDataset, count: int = 6) -> None:
     """Put a small stand-in for a data set of the tables in data_mixture.py into a hub cache, shaped like it."""
     snapshot, columns = cached_repository(cache, dataset.id), dataset.columns
-    assert columns is not None and dataset.files is not None
-    body: dict[str, Sequence[object]] = {columns.prompt: [f"What is number {number}?" for number in range(count)]}
+    assert columns is not None
+    assert dataset.files is not None
+    body: dict[str, Sequence[object]] = {
+        columns.prompt: [f"What is number {number}?" for number in range(count)]
+    }
     if columns.choices:
         body[columns.choices] = [["dog", "cat", "fox"]] * count
         body[columns.answers] = [number % 3 for number in range(count)]
@@ -104,7 +114,10 @@ def cache_known(cache: Path, dataset: HubDataset, count: int = 6) -> None:
     table = dataset.images
     body[table.row_key] = [f"n{number}" for number in range(count)]
     write_parquet(snapshot / _some_file(dataset.files), body, [])
-    entries = {table.key: [f"n{number}" for number in reversed(range(count))], table.image: pictures}
+    entries: dict[str, Sequence[object]] = {
+        table.key: [f"n{number}" for number in reversed(range(count))],
+        table.image: pictures,
+    }
     write_parquet(snapshot / _some_file(table.files), entries, [table.image])
 
 

@@ -16,10 +16,11 @@ from claspkit.cache.layout import image_bytes, shard_bytes_needed
 from claspkit.profiles.errors import ResourceError
 
 SIZES_KB = (160, 200, 264, 400)
-PICTURES = 400  # about 930 KB: more than any of the file systems holds
+MORE_SIZES_KB = range(110, 460, 11)  # about every place in a shard at which the space can end
+PICTURES = 240  # about 560 KB: more than any of the file systems holds
 
 
-@pytest.fixture(params=SIZES_KB)
+@pytest.fixture(params=[*SIZES_KB, *(pytest.param(size, marks=pytest.mark.long) for size in MORE_SIZES_KB)])
 def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A file system of that many KB, mounted for the test."""
     folder = tmp_path / "disk"
@@ -46,6 +47,7 @@ def fill_until_full(store_folder: Path) -> tuple[int, str]:
     return count, str(caught.value)
 
 
+@pytest.mark.parametrize("small_disk", [200, 400], indirect=True)
 def test_checked_before_a_shard(small_disk: Path) -> None:
     count, text = fill_until_full(small_disk / "store")
     numbers = re.search(r"(\d+) bytes needed, (\d+) free", text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +32,7 @@ def picture(number: int) -> Image.Image:
 
 def pictures(numbers: Sequence[int]) -> dict[str, Callable[[], Image.Image]]:
     """What :func:`extract` takes."""
-    return {name_of(number): (lambda number=number: picture(number)) for number in numbers}
+    return {name_of(number): partial(picture, number) for number in numbers}
 
 
 class FakeEncoder:
@@ -104,7 +105,7 @@ def test_nan_from_the_model_names_the_pictures_and_keeps_the_others(value: float
 
 
 def test_a_value_too_large_for_float16_says_so(tmp_path: Path) -> None:
-    with writing(tmp_path) as store, pytest.raises(BadDataError, match="too large for float16.*bfloat16"):
+    with writing(tmp_path) as store, pytest.raises(BadDataError, match=r"too large for float16.*bfloat16"):
         extract(FakeEncoder(p1=70000.0), pictures(range(2)), store)
     with writing(tmp_path / "b", "bfloat16") as store:
         extract(FakeEncoder(p1=70000.0), pictures(range(2)), store)
@@ -198,7 +199,7 @@ def test_the_bytes_do_not_depend_on_what_else_was_missing(tmp_path: Path) -> Non
     found = []
     for turn, order in enumerate(orders):
         with FeatureStore.open(tmp_path / str(turn), key, write=True) as store:
-            openers = {name_of(number): (lambda number=number: noise(number)) for number in order}
+            openers = {name_of(number): partial(noise, number) for number in order}
             extract(loaded, openers, store, batch_size=4)
             found.append(store.read(name_of(0), key.layers))
     assert all(np.array_equal(found[0], other) for other in found[1:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -263,8 +263,9 @@ HOSTILE: list[tuple[Callable[[Path], None], str]] = [
 @pytest.mark.parametrize(("make", "reason"), HOSTILE, ids=[make.__name__ for make, _ in HOSTILE])
 def test_a_hostile_file_is_refused(make: Callable[[Path], None], reason: str, tmp_path: Path) -> None:
     folder = plant(tmp_path / "store", make)
-    for verify in ("open", "never"):
-        with FeatureStore.open(folder, verify=verify) as store:  # type: ignore[arg-type]
+    ways: tuple[Literal["open", "never"], ...] = ("open", "never")
+    for verify in ways:
+        with FeatureStore.open(folder, verify=verify) as store:
             with pytest.raises(CorruptError, match=reason):
                 store.read(name_of(0), LAYERS)
             assert [item.file for item in store.verify().bad] == [store.shards[0].file]

@@ -75,13 +75,15 @@ NONSENSE = [
 
 
 @pytest.mark.parametrize(("field", "value"), NONSENSE)
-def test_nonsense_is_refused_by_name(field: str, value: object) -> None:
+def test_nonsense_is_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=field):
         make_key(**{field: value})
 
 
 def test_fields_must_be_exactly_those() -> None:
     data = make_key().to_dict()
-    for wrong in ({**data, "more": 1}, {k: v for k, v in data.items() if k != "width"}, {}):
+    without = {name: value for name, value in data.items() if name != "width"}
+    wrong: dict[str, Any]
+    for wrong in ({**data, "more": 1}, without, {}):
         with pytest.raises(ValueError, match="exactly the fields"):
             FeatureKey.from_dict(wrong)

@@ -136,15 +136,14 @@ def test_a_writer_refuses_what_it_must(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_nan_and_infinity_are_never_written(dtype: str, value: float, tmp_path: Path) -> None:
-    features = features_of(1, dtype)
-    single = np.float32(value)
-    features[1, 3, 5] = (single.view("<u4") >> 16) if dtype == "bfloat16" else single
+def test_nan_and_infinity_are_never_written(dtype: str, tmp_path: Path) -> None:
     with FeatureStore.open(tmp_path, make_key(dtype), write=True) as store, store.writer() as writer:
         writer.add(name_of(0), features_of(0, dtype))
-        with pytest.raises(BadDataError, match=name_of(1)):
-            writer.add(name_of(1), features)
+        for value in (np.nan, np.inf, -np.inf):
+            features, single = features_of(1, dtype), np.float32(value)
+            features[1, 3, 5] = (single.view("<u4") >> 16) if dtype == "bfloat16" else single
+            with pytest.raises(BadDataError, match=name_of(1)):
+                writer.add(name_of(1), features)
         writer.add(name_of(2), features_of(2, dtype))
     assert_holds(tmp_path, [0, 2], dtype)
 

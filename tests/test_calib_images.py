@@ -14,10 +14,12 @@ from PIL import Image
 
 from claspkit.calib import images
 from claspkit.calib.images import PictureChecks, check_image, image_digest, open_image, store_image
-from claspkit.profiles.errors import BadDataError
+from claspkit.profiles.errors import BadDataError, ResourceError
 
 
-def encoded(size: tuple[int, int] = (40, 30), kind: str = "PNG", mode: str = "RGB", **options: object) -> bytes:
+def encoded(
+    size: tuple[int, int] = (40, 30), kind: str = "PNG", mode: str = "RGB", **options: object
+) -> bytes:
     """The bytes of a picture with some detail in it."""
     picture = Image.effect_noise(size, 60.0).convert(mode)
     buffer = io.BytesIO()
@@ -56,8 +58,8 @@ def test_every_format_opens_as_rgb_whatever_its_name(kind: str, root: Path) -> N
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "LA", "CMYK"])
 def test_every_mode_opens_as_rgb_without_a_warning(mode: str, root: Path) -> None:
     kind = "JPEG" if mode == "CMYK" else "PNG"
-    options = {"transparency": b"\x00\x80"} if mode == "P" else {}
-    (root / "x").write_bytes(encoded(kind=kind, mode=mode, **options))
+    seen_through = b"\x00\x80" if mode == "P" else None
+    (root / "x").write_bytes(encoded(kind=kind, mode=mode, transparency=seen_through))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert open_image("x", root).mode == "RGB"
@@ -166,7 +168,9 @@ def test_the_root_itself_may_be_a_link(root: Path) -> None:
     assert check_image("in/a.png", root.parent / "other").path == "in/a.png"
 
 
-def test_a_file_too_large_is_refused_before_it_is_decoded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_too_large_is_refused_before_it_is_decoded(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(images, "MAX_FILE_BYTES", 100)
     with pytest.raises(BadDataError, match="larger than"):
         open_image("in/a.png", root)
@@ -197,6 +201,12 @@ def test_what_is_no_picture_is_not_stored(tmp_path: Path) -> None:
     with pytest.raises(BadDataError, match=r"picture 'row 3': not a picture"):
         store_image(b"hello", tmp_path, "row 3")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_a_matter_of_resources(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ResourceError, match="pictures cannot be written into"):
+        store_image(encoded(), tmp_path / "file" / "pictures")
 
 
 def test_each_picture_is_decoded_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,18 @@
 import string
 
 import pytest
+from house import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from house import ROOT
 
-from claspkit.calib.answers import answer_key, as_number, chosen_option, edit_distance, named_option, yes_or_no
+from claspkit.calib.answers import (
+    answer_key,
+    as_number,
+    chosen_option,
+    edit_distance,
+    named_option,
+    yes_or_no,
+)
 from claspkit.calib.scorers import SCORERS, default_scorer, get_scorer, score_answer
 from claspkit.profiles.errors import UsageError
 

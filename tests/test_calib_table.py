@@ -104,7 +104,7 @@ def make_summary(**changes: Any) -> dict[str, Any]:
             "decoder_depth": 8,
             "decoder_width": 192,
             "visual_tokens": 144,
-            "default_layer": 7,
+            "default_layer": 8,
             "fingerprint": "ab" * 32,
         },
         "config": {"model": "mini", "per_class": 600, "seed": 7, "revision": None, "columns": [], "budget": "1/3"},
@@ -114,7 +114,9 @@ def make_summary(**changes: Any) -> dict[str, Any]:
             "schedule": "plain",
             "mean_tokens_leaving": 51.0,
             "mean_tokens_entering": 65.25,
+            "prefill": {"text_tokens": 60, "flops_unpruned": 800_000_000, "flops_pruned": 500_000_000},
         },
+        "default_candidate": "default/0.9",
         "classes": [class_row(number) for number in range(9)],
         "labels": {"rule": 3120, "teacher:Qwen/Qwen3-8B@main": 1684},
         "datasets": [{"name": "mini-generated", "revision": None, "split": "train", "samples": 4804}],
@@ -127,6 +129,7 @@ def make_summary(**changes: Any) -> dict[str, Any]:
             "seconds": {"model": 1.2, "samples": 14.0, "label": 0.6, "cache": 75.0, "search": 4210.0},
         },
         "environment": {"python": "3.11.9", "torch": "2.8.0", "device": "cpu"},
+        "ledger_sha256": "7c" * 32,
     } | changes
 
 

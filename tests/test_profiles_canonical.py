@@ -1,5 +1,6 @@
 """One encoding per value, suspicious reading, whole files."""
 
+import contextlib
 import errno
 import json
 import math
@@ -69,14 +70,14 @@ def test_reading_gives_back_what_was_encoded(value: Any) -> None:
         (b"\xef\xbb\xbf{}", "byte order mark"),
         (b'["\\ud800"]', "surrogate"),
         (b'{"\\uDC00":1}', "surrogate"),
-        (b"[1]" + b" " * 200_000, "more than"),
+        (b"[1]" + b" " * 500_000, "more than"),
     ],
 )
 def test_hostile_json_is_refused_at_once(data: bytes, reason: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(ValueError, match=reason):
-        strict_loads(data, max_bytes=200_001 if b"more" not in reason.encode() else 1000)
-    assert time.perf_counter() - began < 1.0
+        strict_loads(data, max_bytes=500_000)
+    assert time.process_time() - began < 1.0
 
 
 def test_edges_that_are_allowed() -> None:
@@ -87,19 +88,17 @@ def test_edges_that_are_allowed() -> None:
 
 
 def test_depth_scan_is_linear_in_unterminated_escapes() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(ValueError, match="not JSON"):
         strict_loads(b'"' + b'\\"' * 400_000, max_bytes=2**20)
-    assert time.perf_counter() - began < 2.0
+    assert time.process_time() - began < 2.0
 
 
 @settings(max_examples=50)
 @given(st.binary(max_size=60))
 def test_any_bytes_give_a_value_or_a_value_error(data: bytes) -> None:
-    try:
+    with contextlib.suppress(ValueError):
         json.dumps(strict_loads(data, max_bytes=60), allow_nan=False)
-    except ValueError:
-        pass
 
 
 def test_atomic_write_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:

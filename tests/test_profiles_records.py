@@ -32,7 +32,6 @@ def path(tmp_path: Path) -> Path:
 def test_a_line_is_checksum_and_canonical_json() -> None:
     body = b'{"a":1}'
     assert encode_record({"a": 1}) == b"%08x %s\n" % (zlib.crc32(body), body)
-    assert encode_record({"a": 1}) == b"561a2d8e " + body + b"\n" or zlib.crc32(body) != 0x561A2D8E
 
 
 def test_what_was_appended_is_read(path: Path) -> None:
@@ -64,21 +63,22 @@ def test_torn_tail_at_every_byte_of_the_last_three_records(path: Path) -> None:
 def test_every_bit_flip_is_detected_or_costs_only_the_tail(path: Path) -> None:
     data = path.read_bytes()
     ends = [index + 1 for index, byte in enumerate(data) if byte == ord("\n")]
+    messages = set()
     for index in range(len(data)):
-        for bit in range(8):
+        for bit in (5, index % 8):  # 5 turns a digit of the checksum into its capital
             flipped = bytearray(data)
             flipped[index] ^= 1 << bit
             path.write_bytes(flipped)
             try:
                 records = read_records(path)
             except CorruptError as error:
-                assert str(path) in str(error)
-                assert "line " in str(error)
+                messages.add(str(error).split(", line ")[0])
             else:
                 # Only what touches the last line, or the newline before it, can pass for an interrupted write.
                 assert index >= ends[-2] - 1
                 assert records == RECORDS[: len(records)]
                 assert len(records) >= len(RECORDS) - 2
+    assert messages == {str(path)}
 
 
 def test_a_bad_line_in_the_middle_is_named_and_nothing_is_changed(path: Path) -> None:

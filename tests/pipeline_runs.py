@@ -1,0 +1,35 @@
+"""Small calibrations of mini for the tests: few splits, few samples, everything else real."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from claspkit.calib.config import RunConfig
+from claspkit.calib.folder import RunFolder
+from claspkit.calib.outcome import Outcome
+from claspkit.calib.pipeline import Pipeline
+from claspkit.calib.progress import Reporter
+
+SMALL = RunConfig(model="mini", per_class=24, budget="1/9", rhos=(0.2,), max_new_tokens=4)
+SMALL_OPTIONS = ("--model", "mini", "--per-class", "24", "--budget", "1/9", "--rho", "0.2", "--max-new-tokens", "4")
+
+
+def calibrate(folder: Path, **changes: object) -> Outcome:
+    """Run (or resume) the small calibration in this process."""
+    outcome = Pipeline(replace(SMALL, **changes), RunFolder(folder), Reporter(quiet=True)).run()  # type: ignore[arg-type]
+    assert outcome is not None
+    return outcome
+
+
+def start(folder: Path, *more: str) -> subprocess.Popen[str]:
+    """Start the small calibration in a process of its own, as a user would."""
+    command = [sys.executable, "-c", "from claspkit.calib.cli import calibrate_main; calibrate_main()"]
+    return subprocess.Popen(
+        [*command, *SMALL_OPTIONS, "--out", str(folder), *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
