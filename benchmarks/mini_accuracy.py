@@ -20,6 +20,7 @@ from _common import Row, commit, machine, show
 from rich.console import Console
 from rich.table import Table
 
+from claspkit.cache.encoder import feature_key
 from claspkit.cache.extract import extract
 from claspkit.cache.store import FeatureStore
 from claspkit.calib.config import RunConfig
@@ -27,7 +28,7 @@ from claspkit.calib.evaluator import Evaluator
 from claspkit.calib.folder import RunFolder, read_samples
 from claspkit.calib.images import open_image
 from claspkit.calib.ledger import SEARCH, Ledger
-from claspkit.calib.pipeline import Pipeline, feature_key
+from claspkit.calib.pipeline import Pipeline
 from claspkit.calib.progress import Reporter
 from claspkit.calib.samples import Sample
 from claspkit.calib.space import RHO_GRID, Candidate, Prototype, Space, make_space

@@ -138,5 +138,7 @@ def finish_dataset(dataset: Any, digests: Sequence[str]) -> None:
 
 
 def open_hdf5(path: str, mode: str) -> Any:
-    """Open an HDF5 file our way: no file locks (shards never change), no chunk cache (used once)."""
-    return h5py.File(path, mode, locking=False, rdcc_nbytes=0, rdcc_nslots=1)
+    """Open an HDF5 file our way: without file locks, as shards never change; see below for the chunk cache."""
+    # Reading uses each chunk once, so a cache would only copy it; writing is a third faster through one.
+    cache_bytes = 0 if mode == "r" else 8 << 20
+    return h5py.File(path, mode, locking=False, rdcc_nbytes=cache_bytes)

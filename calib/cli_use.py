@@ -26,9 +26,7 @@ def run(
     profile: ProfileOption,
     image: Annotated[Path, typer.Option(help="Picture to ask about.")],
     prompt: Annotated[str, typer.Option(help="Question, as a user would type it.")],
-    model: Annotated[
-        str | None, typer.Option(help="Alias, hub id or folder; default: the profile's own model.")
-    ] = None,
+    model: Annotated[str, typer.Option(help="Alias, hub id or folder of the model the profile was made for.")],
     intent: Annotated[str | None, typer.Option(help=f"Skip the router: one of {', '.join(INTENT_IDS)}.")] = None,
     overlay: Annotated[Path | None, typer.Option(help="Write the picture with the kept tokens drawn on it.")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Also answer with all visual tokens.")] = False,
@@ -40,13 +38,14 @@ def run(
 
     Example:
 
-      claspkit run --profile runs/mini/profile --image photo.png --prompt "How many stars are there?" --overlay kept.png
+      claspkit run --profile runs/mini/profile --model mini --image photo.png \\
+        --prompt "How many stars are there?" --overlay kept.png
     """
     rules = read_profile(profile)
     picture = open_image(image.name, image.parent)
     if intent is not None and intent not in INTENT_IDS:
         raise UsageError(f"unknown intent {intent!r}; allowed: {', '.join(INTENT_IDS)}")
-    loaded = load_model(model or rules.model.id, device=device, revision=rules.model.revision)
+    loaded = load_model(model, device=device, revision=rules.model.revision)
     folder = profile if profile.is_dir() else profile.parent
     answer = ask(loaded, rules, folder, picture, prompt, intent, max_new_tokens, compare)
     if overlay is not None:

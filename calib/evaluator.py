@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from claspkit.cache.store import FeatureStore
+from claspkit.cache.tensors import to_tensor
 from claspkit.profiles.budget import Stage
 from claspkit.runtime.fusion import fuse
 from claspkit.runtime.inputs import decode_answers, text_inputs
@@ -83,8 +84,8 @@ class Evaluator:
 
     def _read(self, samples: Sequence[Sample], layers: Sequence[int]) -> Tensor:
         """Vision layers of a block: (L, B, N, D) in the model's dtype."""
-        records = [np.asarray(self._store.read(sample.image_sha256, layers)) for sample in samples]
-        features = torch.from_numpy(np.stack(records, axis=1))
+        records = [self._store.read(sample.image_sha256, layers) for sample in samples]
+        features = to_tensor(np.stack(records, axis=1), self._store.key.dtype)
         return features.to(self._loaded.model.device, dtype=self._loaded.model.dtype)
 
     def _embed(

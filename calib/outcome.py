@@ -90,6 +90,7 @@ def build_profile(findings: Findings) -> Profile:
     """Assemble and seal the profile. Nothing in it depends on when or how often the run was interrupted."""
     config, ledger = findings.config, findings.ledger
     used = [sample for data in findings.classes for sample in (*data.search, *data.holdout)]
+    sources = Counter(label_source(findings.labels[sample.uid]) for sample in used)
     return seal(
         {
             "taxonomy": taxonomy_digest(),
@@ -116,7 +117,7 @@ def build_profile(findings: Findings) -> Profile:
                 "datasets": findings.data.datasets,
                 "seed": config.seed,
                 "scorers": sorted({sample.scorer for sample in used}),
-                "label_sources": dict(sorted(Counter(_source(findings.labels[sample.uid]) for sample in used).items())),
+                "label_sources": dict(sorted(sources.items())),
                 "environment": {
                     "python": platform.python_version(),
                     **{name: version(name) for name in _ENVIRONMENT},
@@ -131,7 +132,7 @@ def build_profile(findings: Findings) -> Profile:
     )
 
 
-def _source(label: Label) -> str:
+def label_source(label: Label) -> str:
     """Who labelled: the teacher by its full name, rules all together."""
     return "rule" if label.source.startswith("rule:") else label.source
 

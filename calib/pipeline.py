@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,8 +17,8 @@ from typing import TypeVar
 
 import torch
 
+from claspkit.cache.encoder import feature_key
 from claspkit.cache.extract import extract
-from claspkit.cache.keys import FeatureKey
 from claspkit.cache.store import FeatureStore
 from claspkit.profiles.budget import Budget
 from claspkit.profiles.errors import UsageError
@@ -25,7 +26,7 @@ from claspkit.profiles.intents import INTENT_IDS
 from claspkit.router.backends import BACKENDS, BackendOptions, make_backend
 from claspkit.router.labels import Label
 from claspkit.router.run import label_prompts
-from claspkit.runtime.inputs import image_backend, processor_sha256
+from claspkit.runtime.inputs import processor_sha256
 from claspkit.runtime.models import LoadedModel, load_model
 
 from .config import RunConfig, lock
@@ -33,7 +34,7 @@ from .evaluator import Evaluator
 from .folder import RunFolder, read_samples, write_samples
 from .images import open_image
 from .ledger import Ledger
-from .outcome import Findings, Outcome, finish
+from .outcome import Findings, Outcome, finish, label_source
 from .progress import Advance, Reporter
 from .samples import Sample, sample_order, split_holdout
 from .schedule import run_budget
@@ -160,7 +161,7 @@ class Pipeline:
     def _samples(self) -> LoadResult:
         """Read the data once; afterwards the list on disk is what counts."""
         if not self.folder.samples.exists():
-            write_samples(self.folder, open_source(self._source).load())
+            write_samples(self.folder, open_source(self._source).load(progress=self.report.rows()))
         data = read_samples(self.folder)
         self.report.say(f"samples: {len(data.samples)} read, {len(data.quarantine)} quarantined")
         for row in data.quarantine[:5]:
@@ -182,6 +183,10 @@ class Pipeline:
                 overrides=self.config.router != "rules",
                 progress=_steps(advance),
             )
+        by_class = Counter(label.intent for label in labels)
+        by_source = Counter(label_source(label) for label in labels)
+        self.report.say("labels: " + ", ".join(f"{intent} {by_class[intent]}" for intent in INTENT_IDS))
+        self.report.say("labelled by: " + ", ".join(f"{source} {count}" for source, count in by_source.most_common()))
         return {sample.uid: label for sample, label in zip(samples, labels, strict=True)}
 
     def _classes(self, samples: Sequence[Sample], labels: dict[str, Label]) -> list[ClassData]:
@@ -261,22 +266,6 @@ def _one_of(option: str, name: str, rows: Mapping[str, T]) -> T:
     if name not in rows:
         raise UsageError(f"{option} {name!r} does not exist; there are: {', '.join(rows)}")
     return rows[name]
-
-
-def feature_key(loaded: LoadedModel) -> FeatureKey:
-    """What a cache of all of a model's vision layers is identified by."""
-    spec = loaded.spec
-    return FeatureKey(
-        model_id=spec.id,
-        revision=spec.revision,
-        fingerprint=spec.fingerprint,
-        processor_sha256=processor_sha256(loaded),
-        image_backend=image_backend(loaded),
-        dtype="float16",
-        layers=tuple(range(spec.vision_depth + 1)),
-        tokens=spec.visual_tokens,
-        width=spec.vision_width,
-    )
 
 
 def _steps(advance: Advance) -> Callable[[int, int], None]:

@@ -42,6 +42,18 @@ class Reporter:
         """Print one line that a person must not miss."""
         self.console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
+    def rows(self) -> Callable[[str, int], None]:
+        """Return what to call with (data set, rows read so far) while data of unknown length is read."""
+        last = time.monotonic()
+
+        def tell(dataset: str, count: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= LINE_SECONDS:
+                last = time.monotonic()
+                self.say(f"samples: {count} rows of {dataset} read")
+
+        return tell
+
     @contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
         """Show a task of ``total`` units; yields a function to call with the units just done."""

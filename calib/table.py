@@ -145,10 +145,10 @@ def print_summary(
     _say(console, f"profile  {clean(profile)}", soft_wrap=True)
     if report is not None:
         _say(console, f"report   {clean(report)}", soft_wrap=True)
-    quoted = shlex.quote(clean(profile))
+    quoted, model = shlex.quote(clean(profile)), shlex.quote(clean(summary["config"]["model"]))
     _say(
         console,
-        f'next     claspkit run --profile {quoted} --image PICTURE --prompt "QUESTION"',
+        f'next     claspkit run --profile {quoted} --model {model} --image PICTURE --prompt "QUESTION"',
         soft_wrap=True,
     )
 

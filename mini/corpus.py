@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import nullcontext
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
@@ -43,13 +43,11 @@ def draw_pictures(seed: int, count: int, processes: int = 1) -> np.ndarray:
     """Return pictures 0 to ``count - 1`` of ``seed``, uint8 of shape (count, 96, 96, 3), red-green-blue."""
     jobs = [(seed, start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
     pictures = np.zeros((count, PICTURE_SIZE, PICTURE_SIZE, 3), dtype=np.uint8)
-    with ExitStack() as stack:
-        # The parent draws alone where one process is asked for: no start-up, and nothing to guard against re-import.
-        several = processes > 1
-        drawn = stack.enter_context(get_context("spawn").Pool(processes)).imap(_draw_range, jobs) if several else map(
-            _draw_range, jobs
-        )
-        for (_, start, stop), part in zip(jobs, drawn, strict=True):
+    # One chunk is drawn here: starting processes takes longer than that, and asks callers to guard against re-import.
+    workers = min(processes, len(jobs))
+    with get_context("spawn").Pool(workers) if workers > 1 else nullcontext() as pool:
+        parts = map(_draw_range, jobs) if pool is None else pool.imap(_draw_range, jobs)
+        for (_, start, stop), part in zip(jobs, parts, strict=True):
             pictures[start:stop] = part
     return pictures
 

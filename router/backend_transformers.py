@@ -81,7 +81,8 @@ class TransformersBackend(Backend):
             for index, row in zip(batch, shares.tolist(), strict=True):
                 best = max(range(len(row)), key=row.__getitem__)
                 fine = FINE_INTENTS[best]
-                labels[index] = Label(fine.intent, fine.id, min(row[best], 1.0), self.source, self.template)
+                # Rounded: the last digits of a share depend on the batch.
+                labels[index] = Label(fine.intent, fine.id, round(row[best], 4), self.source, self.template)
         return [label for label in labels if label is not None]
 
     @torch.inference_mode()

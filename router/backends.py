@@ -33,7 +33,7 @@ class BackendOptions:
 
 
 class Backend(ABC):
-    """Turns prompts into labels. A prompt's label never depends on the prompts beside it.
+    """Turns prompts into labels. A prompt's label does not depend on the prompts beside it, up to rounding.
 
     Attributes:
         source: who labels, as it goes into a log: changes when labels could.

@@ -223,7 +223,7 @@ def test_run_shows_what_was_kept(
     finished: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The class, an answer, exactly the budget's tokens per stage, and the overlay on request."""
-    command = ["run", "--profile", str(finished / "profile"), "--image", str(picture)]
+    command = ["run", "--profile", str(finished / "profile"), "--model", "mini", "--image", str(picture)]
     overlay = tmp_path / "kept.png"
     options = ["--prompt", "How many stars are there?", "--overlay", str(overlay), "--compare", "--json"]
     assert exit_code([*command, *options]) == 0
@@ -244,9 +244,9 @@ def test_run_refuses_what_does_not_fit(
     weights = load_file(other / "model.safetensors")
     name = next(name for name in weights if "q_proj" in name)
     save_file({**weights, name: weights[name] * 1.01}, other / "model.safetensors", {"format": "pt"})
-    profile, asked = ["--profile", str(finished / "profile")], ["--prompt", "How many?"]
+    profile, asked = ["--profile", str(finished / "profile")], ["--model", "mini", "--prompt", "How many?"]
     image = ["--image", str(picture)]
-    assert exit_code(["run", *profile, *image, *asked, "--model", str(other)]) == 4
+    assert exit_code(["run", *profile, *image, *asked[2:], "--model", str(other)]) == 4
     assert "fingerprint" in capsys.readouterr().err
     (tmp_path / "cut.jpg").write_bytes(picture.read_bytes()[:500])
     assert exit_code(["run", *profile, "--image", str(tmp_path / "cut.jpg"), *asked]) == 3

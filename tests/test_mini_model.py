@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,13 +14,13 @@ from claspkit.mini.card import CURVES_END, CURVES_START, CardFacts, curves_of, r
 from claspkit.mini.corpus import draw_pictures
 from claspkit.mini.draw import PATCHES
 from claspkit.mini.evaluate import mean_accuracy, packed_accuracy
-from claspkit.mini.finetune import MIX, mixed_questions
+from claspkit.mini.finetune import BLOCK_LENGTH, MIX, mixed_questions
 from claspkit.mini.layout import plan_layout
 from claspkit.mini.packing import QuestionPacker, packed_hidden, use_packed_attention
-from claspkit.mini.pretrain import pretrain_tower
-from claspkit.mini.samples import MiniSample, draw_picture, generate_samples
+from claspkit.mini.samples import HELD_OUT_SEED, MiniSample, draw_picture, generate_samples
 from claspkit.mini.schedule import to_pixels
 from claspkit.mini.store import MODEL_DIR, load_model
+from claspkit.mini.train import Recipe, train
 from claspkit.mini.words import INTENTS
 
 SEED = 32_000
@@ -111,7 +112,7 @@ def test_a_packed_question_gets_the_logits_of_a_prompt_of_its_own() -> None:
     packer = QuestionPacker(processor.tokenizer)
     rng = np.random.default_rng(0)
     questions = [mixed_questions(plan_layout(SEED, index), MIX, rng) for index in range(2)]
-    ids = packer.pack(questions).ids
+    ids = packer.pack(questions, BLOCK_LENGTH).ids
     pixels = to_pixels(draw_pictures(SEED, 2), torch.device("cpu"))
     with torch.no_grad():
         features = torch.stack(tuple(model.get_image_features(pixel_values=pixels).pooler_output))
@@ -178,28 +179,25 @@ def test_the_card_states_the_accuracy_and_keeps_the_curves() -> None:
     assert all(f"| {intent} |" in shipped for intent in INTENTS)
 
 
-def test_pretraining_runs_and_is_seeded(
-    loaded: tuple[LlavaForConditionalGeneration, LlavaProcessor],
-) -> None:
-    from claspkit.mini.build import build_model
-    from claspkit.mini.draw import patch_labels
+def test_the_recipe_runs_goes_on_after_a_stop_and_is_seeded(tmp_path: Path) -> None:
+    recipe = Recipe(
+        pictures=24,
+        tower_steps=2,
+        answer_steps=2,
+        joint_steps=2,
+        batch=4,
+        validation_pictures=2,
+        held_out_pictures=4,
+    )
+    cpu = torch.device("cpu")
+    for name in ("first", "again"):
+        train(recipe, tmp_path / name, 3, cpu, tmp_path / f"{name}-checkpoints", machine="a test")
+    first, again = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("first", "again"))
+    assert first == again
+    assert "Machine: a test." in (tmp_path / "first" / "README.md").read_text(encoding="utf-8")
 
-    pictures = draw_pictures(SEED, 20)
-    labels = np.stack([patch_labels(plan_layout(SEED, index)) for index in range(20)])
-    weights = []
-    for _ in range(2):
-        tower = build_model(loaded[1].tokenizer, 0).model.vision_tower
-        scores = pretrain_tower(
-            tower,
-            pictures,
-            labels,
-            steps=2,
-            batch=4,
-            rate=1e-3,
-            seed=0,
-            device=torch.device("cpu"),
-            log=lambda _line: None,
-        )
-        assert set(scores) >= {"thing", "colour", "scene"}
-        weights.append(next(iter(tower.parameters())).detach().clone())
-    assert torch.equal(*weights)
+    (tmp_path / "first-checkpoints" / "joint-seed3.safetensors").unlink()
+    train(recipe, tmp_path / "resumed", 3, cpu, tmp_path / "first-checkpoints")
+    assert (tmp_path / "resumed" / "model.safetensors").read_bytes() == first
+    with pytest.raises(ValueError, match="for measuring"):
+        train(recipe, tmp_path / "wrong", HELD_OUT_SEED, cpu, tmp_path / "wrong-checkpoints")

@@ -259,5 +259,5 @@ def test_any_bytes_give_a_profile_error(data: bytes) -> None:
 def test_a_profile_is_frozen() -> None:
     profile = example_profile()
     with pytest.raises(ValueError, match="frozen"):
-        profile.profile_id = "x"  # type: ignore[misc]
+        profile.profile_id = "x"
     assert isinstance(profile, Profile)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from router_examples import EXPECTED
 from safetensors.numpy import save
 
 from claspkit.profiles.canonical import sha256_hex
@@ -17,7 +18,6 @@ from claspkit.router.backends import BACKENDS, BackendOptions, make_backend
 from claspkit.router.route import make_router
 from claspkit.router.rules import RULES, RULES_VERSION
 from claspkit.router.student import StudentBackend, features, train_student
-from test_router_rules import EXPECTED
 
 RULES_SPEC = RouterSpec(
     kind="rules", rules_version=RULES_VERSION, file=None, sha256=None, min_confidence=0.5, fallback="scene"

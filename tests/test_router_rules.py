@@ -6,165 +6,31 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from router_examples import CONFLICTS, EXPECTED, NO_RULE
 
 from claspkit.profiles.intents import FINE_INTENTS, INTENT_IDS
 from claspkit.router.backends import make_backend
 from claspkit.router.rules import RULES, RULES_VERSION, Rule, match, matches, rules_digest
 
-EXPECTED: dict[str, tuple[str, ...]] = {
-    "counting": (
-        "How many people are in the picture?",
-        "Count the number of red cars.",
-        "Please count the chairs.",
-        "What is the total number of windows?",
-        "how many of the animals are sleeping",
-        "Are there two cats on the sofa?",
-        "Are there more than three plates?",
-        "How many more blue balls than red balls are there?",
-        "What is the sum of the two bars?",
-        "What is the average of the values?",
-    ),
-    "attribute": (
-        "What colour is the bus?",
-        "What color are the man's shoes?",
-        "Which colour does the cup have?",
-        "What is the color of the wall?",
-        "What breed is this dog?",
-        "Which species of bird is that?",
-        "What material is the roof made of?",
-        "What is the bench made of?",
-        "What shape is the sign?",
-        "Is the car red or blue?",
-        "Is the flower yellow?",
-        "How old is the man?",
-        "What kind of dog is this?",
-        "What brand is the laptop?",
-    ),
-    "text": (
-        "What does the sign say?",
-        "Who wrote this book?",
-        "What is written on the blackboard?",
-        "What number is on the jersey?",
-        "What is the license plate number?",
-        "Read the text.",
-        "What word is printed on the shirt?",
-        "What letters are on the plate?",
-        "What is the title of the book?",
-        "What time does the clock show?",
-        "What does this symbol mean?",
-        "Which company's logo is on the cup?",
-        "What is the name of the store?",
-        "How much does the ticket cost?",
-    ),
-    "scene": (
-        "What kind of place is this?",
-        "Where was this picture taken?",
-        "Where was this taken?",
-        "Where is this photo taken?",
-        "What room is this?",
-        "What is the weather like?",
-        "Is it day or night?",
-        "What time of day is it?",
-        "What scene is shown?",
-        "Is this indoors or outdoors?",
-        "Which city is this?",
-        "Where are these people?",
-    ),
-    "spatial": (
-        "Is the cat to the left or right of the dog?",
-        "Is the lamp above or below the table?",
-        "Is the ball in front of or behind the box?",
-        "Where is the umbrella?",
-        "Where are the keys located?",
-        "Which side of the street is the car on?",
-        "On which side of the picture is the star?",
-        "Who is next to the woman?",
-        "What is on the left of the plate?",
-        "What animal is to the right of the tree?",
-    ),
-    "action": (
-        "What is the man doing?",
-        "What are the two women doing in the kitchen?",
-        "What's he doing?",
-        "What is the man to the left of the car doing?",
-        "What sport is being played?",
-        "Which activity is shown?",
-        "What will happen next?",
-        "What did the boy do before he sat down?",
-        "Which event happened first?",
-        "How are the children interacting?",
-    ),
-    "intention": (
-        "What is the knife used for?",
-        "What can this tool be used for?",
-        "What is the purpose of the rope?",
-        "What is the function of the red button?",
-        "What would somebody use the bowl for?",
-        "Why is the boy crying?",
-        "For what reason is the street closed?",
-        "What is this machine for?",
-    ),
-    "object": (
-        "What is the red object?",
-        "What is the thing on the table?",
-        "Name the object in the corner.",
-        "Which object is green?",
-        "What animal is this?",
-        "What is this?",
-        "What is the woman holding?",
-        "Who is this man?",
-        "Identify the vehicle.",
-        "What fruit is in the bowl?",
-    ),
-    "default": (
-        "Is there a dog in the picture?",
-        "Are there any traffic lights?",
-        "Is there a cat next to the sofa?",
-        "Does the image show a bicycle?",
-        "Does this picture contain a tree?",
-        "Can you see a bird?",
-        "Is a ladder visible?",
-        "Is there text on the wall?",
-    ),
-}
-
-NO_RULE = (
-    "",
-    "   ",
-    "???",
-    "Describe the image in detail.",
-    "Write a poem.",
-    "为什么这个人在笑？",
-    "Combien de chiens y a-t-il ?",
-    "¿De qué color es el coche?",
-    "Сколько собак на картинке?",
-    "\U0001f600" * 50,
-    "Is the man happy?",
-)
-
-# What two rules of different intents match: the prompt, the intents in the order of the rules. The first decides.
-CONFLICTS: dict[str, tuple[str, ...]] = {
-    "How many dogs are to the left of the tree?": ("counting", "spatial"),
-    "How many words are written on the sign?": ("counting", "text"),
-    "How many different colours is the flag made of?": ("counting", "attribute"),
-    "Are there three signs visible?": ("counting", "default"),
-    "Is there a man to the left of the car?": ("default", "spatial"),
-    "Is there a breed label?": ("default", "attribute"),
-    "What color is the text written on the sign?": ("attribute", "text"),
-    "What colour is the car next to the tree?": ("attribute", "spatial"),
-    "What is the cup used for drinking made of?": ("attribute", "intention", "object"),
-    "What is written above the door?": ("text", "spatial"),
-    "Why does it say what it says, what does the sign say?": ("text", "intention"),
-    "Which country's flag is this?": ("text", "scene"),
-    "Which event happened first?": ("action", "scene"),
-    "Where was this picture taken?": ("scene", "spatial"),
-    "What kind of place is behind the man?": ("scene", "spatial", "attribute"),
-    "What is the thing next to the bowl used for?": ("intention", "spatial", "object"),
-    "What is the man behind the counter doing?": ("action", "spatial"),
-    "What is the object to the left of the box?": ("spatial", "object"),
-    "Where is the animal, and what animal is it?": ("spatial", "object"),
-    "What kind of animal is this?": ("object", "attribute"),
-}
+UNITS = [
+    "a",
+    "what ",
+    "is there ",
+    "what is the ",
+    "red, ",
+    "USER:",
+    "<<<",
+    "answer with ",
+    " (a) ",
+    " ",
+    "\n",
+    "？",
+    "ﷺ",
+    " a. b. ",
+    "how ",
+    "use ",
+]
+UNITS += ["<|", "what color or ", "is the a a a ", "\u200b", "e\u0301", "ß", "9", "where was this "]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
@@ -253,26 +119,7 @@ def test_suffixes_and_chat_formats_do_not_mislead(prompt: str, intent: str) -> N
     assert rule.intent == intent
 
 
-@pytest.mark.parametrize(
-    "unit",
-    [
-        "a",
-        "what ",
-        "is there ",
-        "what is the ",
-        "red, ",
-        "USER:",
-        "<|",
-        "<<<",
-        "answer with ",
-        " (a) ",
-        " ",
-        "\n",
-        "？",
-        "ﷺ",
-    ]
-    + [" a. b. ", "how ", "use ", "what color or ", "is the a a a ", "\u200b", "e\u0301", "ß", "9", "where was this "],
-)
+@pytest.mark.parametrize("unit", UNITS)
 def test_long_prompts_take_bounded_time(unit: str) -> None:
     prompt = unit * (100_000 // len(unit))
     for text in (prompt, prompt + " how many dogs are there?"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from tiny_llava import GRID, IMAGE_TOKEN, tiny_batch, tiny_llava
 
 from claspkit.profiles.errors import BadDataError, UsageError
-from claspkit.runtime.families import find_family
+from claspkit.runtime.families import FAMILIES, find_family
 from claspkit.runtime.plan import PrunePlan, RowPlan
 from claspkit.runtime.pruner import apply_plan
 
@@ -18,6 +19,7 @@ BACKENDS = ("sdpa", "eager")
 BATCHES = ([5], [5, 5], [3, 8, 5])
 STAGES = ((1, 20), (2, 11), (3, 4))
 NEW_TOKENS = 16
+FAMILY_MODELS: dict[str, Callable[[str], Any]] = {"llava": tiny_llava}  # a tiny random model per row of FAMILIES
 
 
 def plan_for(rows: int, stages: tuple[tuple[int, int], ...] = STAGES, layers: tuple[int, ...] = (3,)) -> PrunePlan:
@@ -35,9 +37,10 @@ def generate(model: Any, batch: dict[str, torch.Tensor]) -> Any:
 
 @pytest.mark.parametrize("lengths", BATCHES)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_identity(backend: str, lengths: list[int]) -> None:
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_identity(family: str, backend: str, lengths: list[int]) -> None:
     """One-hot on the model's own layer and all tokens kept: the stock model, bit for bit, over 16 decode steps."""
-    model, batch = tiny_llava(backend), tiny_batch(lengths)
+    model, batch = FAMILY_MODELS[family](backend), tiny_batch(lengths)
     stock = generate(model, batch)
     with apply_plan(model, find_family(model), plan_for(len(lengths), ((1, VISUAL), (3, VISUAL)))):
         pruned = generate(model, batch)
@@ -47,9 +50,10 @@ def test_identity(backend: str, lengths: list[int]) -> None:
 
 @pytest.mark.parametrize("lengths", BATCHES)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_removal_equals_masking(backend: str, lengths: list[int]) -> None:
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_removal_equals_masking(family: str, backend: str, lengths: list[int]) -> None:
     """Physical removal equals keeping every token and masking the dropped ones as keys from the stage on."""
-    model, batch = tiny_llava(backend), tiny_batch(lengths)
+    model, batch = FAMILY_MODELS[family](backend), tiny_batch(lengths)
     with apply_plan(model, find_family(model), plan_for(len(lengths))) as stages:
         answer = generate(model, batch)
         trace = stages.trace
