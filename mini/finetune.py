@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import LlavaForConditionalGeneration
 
+from .align import WordAlignment
 from .layout import Layout, plan_layout
 from .packing import IGNORED, QuestionPacker, packed_hidden, use_packed_attention
 from .questions import Question, ask
@@ -34,6 +35,9 @@ MIX: Final[dict[str, int]] = {
     "default": 3,
 }
 
+
+# Kept on while the answers are learned, so that the tower goes on learning letters and outlines patch by patch.
+ALIGNMENT_WEIGHT: Final = 0.05
 
 # No question with its answer is longer, so that all steps have one shape and are compiled once.
 BLOCK_LENGTH: Final = 14
@@ -54,6 +58,7 @@ def train_answers(
     model: LlavaForConditionalGeneration,
     packer: QuestionPacker,
     pictures: np.ndarray,
+    labels: np.ndarray,
     *,
     picture_seed: int,
     steps: int,
@@ -67,7 +72,7 @@ def train_answers(
     check: Callable[[], str],
     log: Callable[[str], None],
 ) -> None:
-    """Train ``model`` in place on uint8 pictures (count, 96, 96, 3), which are those of ``picture_seed``.
+    """Train ``model`` in place on uint8 pictures (count, 96, 96, 3) and labels (count, 144, 7) of ``picture_seed``.
 
     ``rate`` is the decoder's and projector's peak step; a ``tower_rate`` of 0 leaves the tower as it is. The rates
     end at ``floor`` times their peaks. ``compiled`` has the layers compiled, which takes a C++ compiler, or Triton on a
@@ -87,6 +92,7 @@ def train_answers(
         for layer in layers:
             layer.compile(dynamic=False)
     adam, schedule = optimiser(trained, steps, warmup=min(50, steps // 10 + 1), floor=floor)
+    alignment = WordAlignment(packer.tokenizer, device)
     rng = np.random.default_rng([seed, 2])
     order = batches(len(pictures), batch, rng)
     started = time.monotonic()
@@ -96,13 +102,16 @@ def train_answers(
         packed = packer.pack([mixed_questions(layout, MIX, rng) for layout in layouts], BLOCK_LENGTH)
         pixels = to_pixels(pictures[chosen], device)
         with torch.autocast(device.type, torch.bfloat16):
-            features = model.get_image_features(pixel_values=pixels).pooler_output
-            hidden = packed_hidden(model, packer.prefix, torch.stack(tuple(features)), packed.ids.to(device))
+            features = torch.stack(tuple(model.get_image_features(pixel_values=pixels).pooler_output))
+            hidden = packed_hidden(model, packer.prefix, features, packed.ids.to(device))
             targets = packed.targets.to(device)
             told = targets != IGNORED
             loss = cross_entropy(model.lm_head(hidden[told]).float(), targets[told])
+        words = torch.from_numpy(labels[chosen].astype(np.int64)).to(device)
+        embeddings = parts.language_model.get_input_embeddings().weight
+        loss_with_words = loss + ALIGNMENT_WEIGHT * alignment(features, embeddings, words)
         adam.zero_grad(set_to_none=True)
-        loss.backward()
+        loss_with_words.backward()
         nn.utils.clip_grad_norm_([p for group in adam.param_groups for p in group["params"]], 1.0)
         adam.step()
         schedule.step()

@@ -22,7 +22,7 @@ from claspkit.profiles.intents import FINE_INTENTS
 
 from .backends import Backend, BackendOptions
 from .labels import Label
-from .teacher_files import not_found, teacher_source
+from .teacher_files import NO_MEMORY, not_loaded, teacher_source
 from .template import LETTERS, instructions, quoted, template_digest
 
 DEFAULT_MODEL = "Qwen/Qwen3-8B"
@@ -38,6 +38,7 @@ class TransformersBackend(Backend):
 
     Raises:
         UsageError: no such model or device, or a tokenizer without 15 one-token letters.
+        ResourceError: the model does not fit into the device's memory.
     """
 
     def __init__(self, options: BackendOptions) -> None:
@@ -45,14 +46,19 @@ class TransformersBackend(Backend):
         folder = Path(name).expanduser()
         location = str(folder) if folder.is_dir() else name
         try:
-            device = torch.device(options.device)
             self._tokenizer: Any = AutoTokenizer.from_pretrained(location, revision=options.revision)
             model: Any = AutoModelForCausalLM.from_pretrained(
                 location, revision=options.revision, dtype="auto", use_safetensors=True
             )
-            self._model: Any = model.to(device).eval()
         except (OSError, ValueError, ImportError, RuntimeError) as error:
-            raise not_found(name, options, error) from error
+            raise not_loaded(name, options, error) from error
+        try:
+            device = torch.device(options.device)
+            self._model: Any = model.to(device).eval()
+        except torch.OutOfMemoryError as error:
+            raise ResourceError(f"{name} does not fit into the memory of {options.device}; {NO_MEMORY}") from error
+        except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
+            raise UsageError(f"device {options.device!r} cannot be used: {error}. Choose another --device.") from error
         self._device = device
         self._batch = options.batch_size
         self.block = _BLOCKS * options.batch_size
@@ -93,8 +99,7 @@ class TransformersBackend(Backend):
         except torch.OutOfMemoryError as error:
             if len(rows) == 1:
                 raise ResourceError(
-                    f"no memory on {self._device} to label one prompt of {len(rows[0])} tokens; choose a smaller model "
-                    "with --router-model, another --device, or --router rules"
+                    f"no memory on {self._device} to label one prompt of {len(rows[0])} tokens; {NO_MEMORY}"
                 ) from error
             half = len(rows) // 2
             return torch.cat((self.shares(rows[:half]), self.shares(rows[half:])))

@@ -10,6 +10,8 @@ from claspkit.profiles.errors import UsageError
 
 from .backends import BackendOptions
 
+NO_MEMORY = "choose a smaller model with --router-model, another --device, or --router rules"
+_INSTEAD = "or label without a model: --router rules"
 _CONFIG = "config.json"
 _PIECES, _PIECE = 64, 4096  # a fine-tune moves nearly all weights
 
@@ -41,24 +43,28 @@ def _sampled(path: Path) -> bytes:
     return b"".join(pieces)
 
 
-def not_found(name: str, options: BackendOptions, error: Exception) -> UsageError:
+def not_loaded(name: str, options: BackendOptions, error: Exception) -> UsageError:
     """The error for a labelling model that could not be loaded: where it was looked for and what to do."""
     reason = " ".join(str(error).split())[:300]
-    instead = "or label without a model: --router rules"
     folder = Path(name).expanduser()
     if folder.is_dir():
         has = "has" if (folder / _CONFIG).is_file() else "has no"
         return UsageError(
             f"the labelling model in folder {folder} could not be loaded (it {has} {_CONFIG}): {reason}. "
-            f"It must be a transformers folder of a causal language model with safetensors weights; {instead}."
+            f"It must be a transformers folder of a causal language model with safetensors weights; {_INSTEAD}."
+        )
+    if not isinstance(error, OSError):
+        return UsageError(
+            f"the labelling model {name!r} was found but could not be loaded: {reason}. It must be a causal language "
+            f"model with safetensors weights; name another one with --router-model, {_INSTEAD}."
         )
     from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
 
     hub = "not asked, offline mode is on" if HF_HUB_OFFLINE else "asked, it did not deliver"
     at = f" --revision {options.revision}" if options.revision else ""
     return UsageError(
-        f"the labelling model {name!r} could not be loaded on {options.device}. Looked for: a folder of that name "
-        f"(none); the local hub cache {HF_HUB_CACHE} (not complete there); the hub ({hub}). "
+        f"the labelling model {name!r} could not be loaded. Looked for: a folder of that name (none); the local hub "
+        f"cache {HF_HUB_CACHE} (not there, or not complete); the hub ({hub}). "
         f"What to do: on a machine with network run `hf download {name}{at}` and copy the cache, "
-        f"or give a folder: --router-model PATH, {instead}. Reason given: {reason}"
+        f"or give a folder: --router-model PATH, {_INSTEAD}. Reason given: {reason}"
     )

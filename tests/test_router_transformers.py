@@ -164,8 +164,10 @@ def test_an_absent_model_says_where_it_was_looked_for_and_what_to_do(tmp_path: P
 
 
 def test_a_device_that_is_none_is_a_usage_error(folder: Path) -> None:
-    with pytest.raises(UsageError, match="could not be loaded"):
-        make_backend("transformers", BackendOptions(model=str(folder), device="abacus"))
+    absent = ["abacus"] if torch.cuda.is_available() else ["abacus", "cuda"]
+    for device in absent:
+        with pytest.raises(UsageError, match=f"device '{device}' cannot be used.*another --device"):
+            make_backend("transformers", BackendOptions(model=str(folder), device=device))
 
 
 def test_normalised_text_is_what_the_teacher_reads() -> None:

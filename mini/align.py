@@ -1,0 +1,109 @@
+"""Between the tower and the decoder: each visual token is drawn towards the words for what its patch shows.
+
+A decoder that has to find "the red object" must match the word "red" with red patches and say the kind it finds
+there. Where the visual token of a red star already lies near the words "red" and "star", that match is one of equal
+directions, and it is found within a few hundred steps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, normalize
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
+
+from .draw import LABEL_CLASSES
+from .schedule import batches, optimiser, to_pixels
+from .words import ACTIONS, COLOURS, KINDS, LETTERS, PURPOSES, SCENES
+
+# The words of each dense label's classes, in their order; "centre" has none.
+_WORDS = {
+    "thing": (*KINDS, "person", "tool", "sign"),
+    "colour": tuple(COLOURS),
+    "letter": tuple(LETTERS),
+    "action": ACTIONS,
+    "tool": tuple(PURPOSES.values()),
+    "scene": SCENES,
+}
+_SHARPNESS = 2.0
+_NOTHING_WEIGHT = 0.2
+
+
+class WordAlignment:
+    """The loss that draws projected visual tokens towards the decoder's own word embeddings."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> None:
+        self._ids = {
+            name: torch.tensor([_single(tokenizer, word) for word in words], device=device)
+            for name, words in _WORDS.items()
+        }
+        self._columns = {name: list(LABEL_CLASSES).index(name) for name in _WORDS}
+
+    def __call__(self, features: torch.Tensor, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the loss, a scalar.
+
+        ``features`` is (batch, 144, width), ``embeddings`` the decoder's (vocabulary, width) and ``labels`` int64
+        (batch, 144, 7) in the column order of ``draw.LABEL_CLASSES``.
+        """
+        width = features.shape[-1]
+        directions = normalize(features.float(), dim=-1) * width**0.5 * _SHARPNESS
+        losses = []
+        for name, ids in self._ids.items():
+            logits = directions @ normalize(embeddings[ids].float(), dim=-1).T
+            target = labels[..., self._columns[name]]
+            weight = torch.ones(len(ids), device=features.device)
+            if name != "scene":
+                # "Nothing of this sort" is the class of no word: similar to none of them.
+                logits = torch.cat([torch.zeros_like(logits[..., :1]), logits], dim=-1)
+                weight = torch.cat([torch.full_like(weight[:1], _NOTHING_WEIGHT), weight])
+            losses.append(cross_entropy(logits.flatten(0, 1), target.flatten(), weight))
+        return torch.stack(losses).sum()
+
+
+def align_projector(
+    model: LlavaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    pictures: np.ndarray,
+    labels: np.ndarray,
+    *,
+    steps: int,
+    batch: int,
+    rate: float,
+    seed: int,
+    device: torch.device,
+    log: Callable[[str], None],
+) -> None:
+    """Train the projector and the word embeddings in place, before the frozen tower.
+
+    ``pictures`` is uint8 (count, 96, 96, 3), ``labels`` uint8 (count, 144, 7).
+    """
+    nn.Module.to(model, device).train()
+    loss_of = WordAlignment(tokenizer, device)
+    embedding = model.model.language_model.get_input_embeddings()
+    adam, schedule = optimiser([(model.model.multi_modal_projector, rate), (embedding, rate)], steps, warmup=10)
+    order = batches(len(pictures), batch, np.random.default_rng([seed, 3]))
+    model.model.vision_tower.requires_grad_(False)
+    started = time.monotonic()
+    for step in range(steps):
+        chosen = next(order)
+        with torch.autocast(device.type, torch.bfloat16):
+            features = model.get_image_features(pixel_values=to_pixels(pictures[chosen], device)).pooler_output
+        targets = torch.from_numpy(labels[chosen].astype(np.int64)).to(device)
+        loss = loss_of(torch.stack(tuple(features)), embedding.weight, targets)
+        adam.zero_grad(set_to_none=True)
+        loss.backward()
+        adam.step()
+        schedule.step()
+        if step % 50 == 49 or step == steps - 1:
+            log(f"alignment {step + 1}/{steps} {time.monotonic() - started:.0f}s loss {loss.item():.3f}")
+    model.model.vision_tower.requires_grad_(True)
+
+
+def _single(tokenizer: PreTrainedTokenizerBase, word: str) -> int:
+    """The one token of ``word`` in a sentence."""
+    (token,) = tokenizer(f" {word}", add_special_tokens=False).input_ids
+    return int(token)
