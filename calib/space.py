@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from claspkit.profiles.canonical import digest
 from claspkit.profiles.intents import DEFAULT_INTENT, INTENTS
-from claspkit.runtime.fusion import fusion_weights
+from claspkit.profiles.profile import softmax_weights
 from claspkit.runtime.plan import RowPlan
 
 TAU = 4.0
@@ -51,7 +51,7 @@ class Prototype:
     @property
     def weights(self) -> tuple[float, ...]:
         """Fusion weights, on the simplex (Eq. 8)."""
-        return tuple(fusion_weights(self.scores, self.tau))
+        return softmax_weights(self.scores, self.tau)
 
 
 @dataclass(frozen=True)

@@ -116,9 +116,9 @@ def render_card(facts: CardFacts, curves: str = "") -> str:
         f"Machine: {facts.machine}. Training time: {total:.0f} minutes ({phases}), the drawing of "
         f"{facts.training_pictures:,} pictures not counted.",
         "",
-        "The tower is first trained to name what covers each patch, then the decoder learns to answer before the "
-        "frozen tower with 24 questions per picture, then both are trained together. Everything is drawn by the "
-        "package itself; no outside data or weights were used.",
+        "The tower is first trained to name what covers each patch; its projection is then drawn towards the words "
+        "for that; then the decoder learns to answer before the frozen tower with 24 questions per picture; last, "
+        "both are trained together. Everything is drawn by the package itself; no outside data or weights were used.",
         "",
         f"Seeds of pictures: training {TRAINING_SEEDS.start} to {TRAINING_SEEDS.stop - 1} (the recipe's `--seed`), "
         f"watched while training {VALIDATION_SEED}, accuracy above {HELD_OUT_SEED}, calibration's default "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -36,6 +37,29 @@ MIX: Final[dict[str, int]] = {
 }
 
 
+# While the decoder has not yet learned to find one thing by another, that alone; what is left out comes back at once.
+BINDING_MIX: Final[dict[str, int]] = {
+    "object": 9,
+    "attribute": 9,
+    "text": 2,
+    "spatial": 1,
+    "counting": 1,
+    "default": 2,
+}
+
+# What needs two things to be found and compared takes longest.
+JOINT_MIX: Final[dict[str, int]] = {
+    "object": 4,
+    "attribute": 4,
+    "text": 2,
+    "scene": 1,
+    "spatial": 5,
+    "counting": 3,
+    "action": 1,
+    "intention": 1,
+    "default": 3,
+}
+
 # Kept on while the answers are learned, so that the tower goes on learning letters and outlines patch by patch.
 ALIGNMENT_WEIGHT: Final = 0.05
 
@@ -54,6 +78,23 @@ def mixed_questions(layout: Layout, mix: dict[str, int], rng: np.random.Generato
     return [question for question in questions if question is not None]
 
 
+@dataclass(frozen=True)
+class AnswerPlan:
+    """One phase of learning to answer.
+
+    ``rate`` is the peak step of decoder and projector; a ``tower_rate`` of 0 leaves the tower as it is. The rates go
+    down to ``floor`` times their peaks over ``horizon`` steps, of which the first ``steps`` are taken. ``mix`` is the
+    number of questions of each intent per picture.
+    """
+
+    steps: int
+    horizon: int
+    rate: float
+    tower_rate: float
+    floor: float
+    mix: dict[str, int]
+
+
 def train_answers(
     model: LlavaForConditionalGeneration,
     packer: QuestionPacker,
@@ -61,11 +102,8 @@ def train_answers(
     labels: np.ndarray,
     *,
     picture_seed: int,
-    steps: int,
+    plan: AnswerPlan,
     batch: int,
-    rate: float,
-    tower_rate: float,
-    floor: float,
     seed: int,
     device: torch.device,
     compiled: bool,
@@ -74,32 +112,31 @@ def train_answers(
 ) -> None:
     """Train ``model`` in place on uint8 pictures (count, 96, 96, 3) and labels (count, 144, 7) of ``picture_seed``.
 
-    ``rate`` is the decoder's and projector's peak step; a ``tower_rate`` of 0 leaves the tower as it is. The rates
-    end at ``floor`` times their peaks. ``compiled`` has the layers compiled, which takes a C++ compiler, or Triton on a
+    ``compiled`` has the layers compiled, which takes a C++ compiler, or Triton on a
     GPU, and on two cores saves a third of the time. ``check``
     is called every hundred steps and its text is logged.
     """
     nn.Module.to(model, device).train()
     use_packed_attention(model)
     parts = model.model
-    tower, trained = parts.vision_tower, [(parts.multi_modal_projector, rate), (parts.language_model, rate)]
-    trained.append((model.lm_head, rate))
-    tower.requires_grad_(tower_rate > 0)
-    if tower_rate > 0:
-        trained.append((tower, tower_rate))
+    tower, trained = parts.vision_tower, [(parts.multi_modal_projector, plan.rate), (parts.language_model, plan.rate)]
+    trained.append((model.lm_head, plan.rate))
+    tower.requires_grad_(plan.tower_rate > 0)
+    if plan.tower_rate > 0:
+        trained.append((tower, plan.tower_rate))
     if compiled:
-        layers = [*parts.language_model.layers, *(tower.encoder.layers if tower_rate > 0 else ())]
+        layers = [*parts.language_model.layers, *(tower.encoder.layers if plan.tower_rate > 0 else ())]
         for layer in layers:
             layer.compile(dynamic=False)
-    adam, schedule = optimiser(trained, steps, warmup=min(50, steps // 10 + 1), floor=floor)
+    adam, schedule = optimiser(trained, plan.horizon, warmup=min(50, plan.horizon // 10 + 1), floor=plan.floor)
     alignment = WordAlignment(packer.tokenizer, device)
     rng = np.random.default_rng([seed, 2])
     order = batches(len(pictures), batch, rng)
     started = time.monotonic()
-    for step in range(steps):
+    for step in range(plan.steps):
         chosen = next(order)
         layouts = [plan_layout(picture_seed, int(index)) for index in chosen]
-        packed = packer.pack([mixed_questions(layout, MIX, rng) for layout in layouts], BLOCK_LENGTH)
+        packed = packer.pack([mixed_questions(layout, plan.mix, rng) for layout in layouts], BLOCK_LENGTH)
         pixels = to_pixels(pictures[chosen], device)
         with torch.autocast(device.type, torch.bfloat16):
             features = torch.stack(tuple(model.get_image_features(pixel_values=pixels).pooler_output))
@@ -116,8 +153,8 @@ def train_answers(
         adam.step()
         schedule.step()
         if step % 25 == 24:
-            log(f"answers {step + 1}/{steps} {time.monotonic() - started:.0f}s loss {loss.item():.4f}")
-        if step % 100 == 99 or step == steps - 1:
+            log(f"answers {step + 1}/{plan.steps} {time.monotonic() - started:.0f}s loss {loss.item():.4f}")
+        if step % 100 == 99 or step == plan.steps - 1:
             with torch.compiler.set_stance("force_eager"):
                 log(check())
             model.train()

@@ -1,4 +1,4 @@
-"""The whole recipe in one command: draw, pretrain the tower, teach the decoder, train both, measure, write.
+"""The whole recipe in one command: draw, train the tower, then the decoder, then both, measure, write.
 
     python -m claspkit.mini.train --out mini/model --seed 0 --device auto
 """
@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,29 +20,37 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
+from .align import align_projector
 from .build import build_model, build_processor
 from .card import CardFacts, write_card
 from .corpus import draw_pictures, load_or_draw
 from .evaluate import mean_accuracy, packed_accuracy
-from .finetune import train_answers
+from .finetune import BINDING_MIX, JOINT_MIX, MIX, AnswerPlan, train_answers
 from .packing import QuestionPacker
 from .pretrain import pretrain_tower
 from .samples import HELD_OUT_SEED, TRAINING_SEEDS, VALIDATION_SEED
 from .store import MODEL_DIR, save_model
 
 
+def _answer_plans() -> dict[str, AnswerPlan]:
+    return {
+        "answers": AnswerPlan(400, 500, rate=1e-3, tower_rate=0.0, floor=0.4, mix=MIX),
+        "binding": AnswerPlan(300, 700, rate=1.2e-3, tower_rate=0.0, floor=0.3, mix=BINDING_MIX),
+        "joint": AnswerPlan(600, 600, rate=1e-3, tower_rate=3e-4, floor=0.0, mix=JOINT_MIX),
+    }
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """The sizes and peak rates of the three phases; the defaults are what the shipped weights were made with."""
+    """The sizes and peak rates of all phases; the defaults are what the shipped weights were made with."""
 
     pictures: int = 24_000
-    tower_steps: int = 2600
-    answer_steps: int = 600
-    joint_steps: int = 900
     batch: int = 32
-    rate: float = 1e-3
-    joint_rate: float = 6e-4
-    joint_tower_rate: float = 4e-4
+    tower_steps: int = 2600
+    tower_rate: float = 1e-3
+    alignment_steps: int = 200
+    alignment_rate: float = 3e-3
+    answers: dict[str, AnswerPlan] = field(default_factory=_answer_plans)
     validation_pictures: int = 300
     held_out_pictures: int = 2000
     random_keep: int = 16
@@ -67,22 +77,29 @@ class _Run:
         self.seconds: dict[str, float] = {}
 
     def phase(self, name: str, work: Callable[[], None]) -> None:
-        """Do ``work`` on the model and keep its weights, or take them from the checkpoint of an earlier run."""
-        file = self.checkpoints / f"{name}-seed{self.seed}.safetensors"
-        if file.exists():
-            self.model.load_state_dict(load_file(file))
-            with safe_open(file, framework="pt") as opened:
-                self.seconds[name] = float((opened.metadata() or {}).get("seconds", 0))
-            log(f"{name}: taken from {file.name}")
+        """Do ``work`` on the model and keep its weights in a checkpoint."""
+        if name in self.seconds:
             return
         started = time.monotonic()
         work()
-        spent = time.monotonic() - started
-        self.seconds[name] = spent
-        half_done = file.with_suffix(".part")
+        self.seconds[name] = round(time.monotonic() - started)
+        half_done = self._file(name).with_suffix(".part")
         weights = {key: value.cpu().contiguous() for key, value in self.model.state_dict().items()}
-        save_file(weights, half_done, {"seconds": f"{spent:.0f}"})
-        half_done.rename(file)
+        save_file(weights, half_done, {"seconds": json.dumps(self.seconds)})
+        half_done.rename(self._file(name))
+
+    def resume(self, names: Sequence[str]) -> None:
+        """Go on after the last of the phases ``names`` that an earlier run finished, if any."""
+        for name in reversed(names):
+            if self._file(name).exists():
+                self.model.load_state_dict(load_file(self._file(name)))
+                with safe_open(self._file(name), framework="pt") as opened:
+                    self.seconds = json.loads(opened.metadata()["seconds"])
+                log(f"going on after {name}")
+                return
+
+    def _file(self, name: str) -> Path:
+        return self.checkpoints / f"{name}-seed{self.seed}.safetensors"
 
     def tower(self) -> None:
         """First phase."""
@@ -92,24 +109,37 @@ class _Run:
             self.labels,
             steps=self.recipe.tower_steps,
             batch=self.recipe.batch,
-            rate=self.recipe.rate,
+            rate=self.recipe.tower_rate,
             seed=self.seed,
             device=self.device,
             log=log,
         )
 
-    def answers(self, steps: int, rate: float, tower_rate: float, floor: float, seed: int) -> None:
-        """Second phase, and with a ``tower_rate`` the third."""
+    def alignment(self) -> None:
+        """Between the tower and the decoder."""
+        align_projector(
+            self.model,
+            self.processor.tokenizer,
+            self.pictures,
+            self.labels,
+            steps=self.recipe.alignment_steps,
+            batch=self.recipe.batch,
+            rate=self.recipe.alignment_rate,
+            seed=self.seed,
+            device=self.device,
+            log=log,
+        )
+
+    def answers(self, plan: AnswerPlan, seed: int) -> None:
+        """Each of the phases after that."""
         train_answers(
             self.model,
             self.packer,
             self.pictures,
+            self.labels,
             picture_seed=self.seed,
-            steps=steps,
+            plan=plan,
             batch=self.recipe.batch,
-            rate=rate,
-            tower_rate=tower_rate,
-            floor=floor,
             seed=seed,
             device=self.device,
             compiled=self.compiled,
@@ -140,13 +170,11 @@ def train(
     training seed.
     """
     run = _Run(recipe, seed, device, checkpoints, compiled)
+    run.resume(["tower", "alignment", *recipe.answers])
     run.phase("tower", run.tower)
-    # A part of the step size is kept to the end of this phase: the next one goes on from there.
-    run.phase("answers", lambda: run.answers(recipe.answer_steps, recipe.rate, 0.0, 0.4, seed))
-    run.phase(
-        "joint",
-        lambda: run.answers(recipe.joint_steps, recipe.joint_rate, recipe.joint_tower_rate, 0.0, seed + 1000),
-    )
+    run.phase("alignment", run.alignment)
+    for number, (name, plan) in enumerate(recipe.answers.items()):
+        run.phase(name, partial(run.answers, plan, seed + 7 * number))
     held_out = draw_pictures(HELD_OUT_SEED, recipe.held_out_pictures)
     with torch.compiler.set_stance("force_eager"):
         scores = run.measure(held_out, HELD_OUT_SEED)
@@ -187,7 +215,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoints", type=Path, default=Path("mini-checkpoints"), help="pictures and phases")
     parser.add_argument("--machine", default="not stated", help="what the card says about the machine")
     parser.add_argument("--threads", type=int, help="CPU threads; torch's own choice if not given")
-    parser.add_argument("--joint-steps", type=int, default=Recipe.joint_steps)
     parser.add_argument(
         "--compile",
         action=argparse.BooleanOptionalAction,
@@ -199,9 +226,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.set_num_threads(chosen.threads)
     found = "cuda" if torch.cuda.is_available() else "cpu"
     name = found if chosen.device == "auto" else chosen.device
-    recipe = Recipe(joint_steps=chosen.joint_steps)
     train(
-        recipe,
+        Recipe(),
         chosen.out,
         chosen.seed,
         torch.device(name),

@@ -1,6 +1,6 @@
 """The thin pruner: a profile in, a pruned model out. Needs torch and transformers, nothing of the toolkit above."""
 
-from .fusion import fuse, fusion_weights
+from .fusion import fuse
 from .models import LoadedModel, load_model, resolve_model
 from .plan import PrunePlan, RowPlan
 from .pruner import Pruned, apply_plan, prune
@@ -17,7 +17,6 @@ __all__ = [
     "apply_plan",
     "cosine_gram",
     "fuse",
-    "fusion_weights",
     "load_model",
     "prune",
     "resolve_model",

@@ -6,29 +6,8 @@ K cluster slots, T reference rows, H heads, S sequence positions.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
-
-
-def fusion_weights(scores: Sequence[float], tau: float) -> list[float]:
-    """Return ``softmax(tau * scores)`` in double precision (Eq. 8).
-
-    Args:
-        scores: one score per layer of a prototype's support, finite.
-        tau: softmax temperature, > 0; large is near one-hot, small is near uniform.
-
-    Returns:
-        Weights on the simplex, in the order of ``scores``.
-    """
-    if not scores or tau <= 0:
-        raise ValueError(f"fusion needs at least one score and tau > 0, got {list(scores)} and tau = {tau}")
-    top = max(scores)
-    raised = [math.exp(tau * (score - top)) for score in scores]
-    total = math.fsum(raised)
-    return [value / total for value in raised]
 
 
 def fuse(layers: Tensor, weights: Tensor) -> Tensor:

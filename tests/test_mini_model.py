@@ -183,6 +183,7 @@ def test_the_recipe_runs_goes_on_after_a_stop_and_is_seeded(tmp_path: Path) -> N
     recipe = Recipe(
         pictures=24,
         tower_steps=2,
+        alignment_steps=2,
         answer_steps=2,
         joint_steps=2,
         batch=4,

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_llava import GRID, IMAGE_TOKEN, tiny_batch, tiny_llava
 
+from claspkit.profiles.profile import softmax_weights
 from claspkit.runtime.families import find_family
-from claspkit.runtime.fusion import fuse, fusion_weights
+from claspkit.runtime.fusion import fuse
 from claspkit.runtime.plan import PrunePlan, RowPlan
 from claspkit.runtime.pruner import apply_plan
 from claspkit.runtime.saliency import mean_attention
@@ -50,7 +51,7 @@ def test_rows_outside_the_reference_set_do_not_count() -> None:
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=6), st.floats(0.01, 20))
 def test_fusion_weights_are_on_the_simplex_and_ordered(scores: list[float], tau: float) -> None:
     """Eq. 8: positive, summing to one, larger for the larger score."""
-    weights = fusion_weights(scores, tau)
+    weights = softmax_weights(scores, tau)
     assert sum(weights) == pytest.approx(1)
     assert all(weight >= 0 for weight in weights)
     assert sorted(range(len(scores)), key=scores.__getitem__) == sorted(
@@ -76,5 +77,3 @@ def test_fusion_stays_in_the_convex_hull_and_refuses_odd_shapes() -> None:
     assert (fused >= layers.amin(0) - 1e-6).all()
     with pytest.raises(ValueError, match="weights are"):
         fuse(layers, weights.T)
-    with pytest.raises(ValueError, match="tau"):
-        fusion_weights([1.0], 0.0)
