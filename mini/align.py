@@ -1,4 +1,4 @@
-"""Between the tower and the decoder: each visual token is drawn towards the words for what its patch shows.
+"""Between the tower and the decoder: each visual token is drawn towards the words for what its patch shows and where.
 
 A decoder that has to find "the red object" must match the word "red" with red patches and say the kind it finds
 there. Where the visual token of a red star already lies near the words "red" and "star", that match is one of equal
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
-from .draw import LABEL_CLASSES
+from .draw import GRID, LABEL_CLASSES
 from .schedule import batches, optimiser, to_pixels
 from .words import ACTIONS, COLOURS, KINDS, LETTERS, PURPOSES, SCENES
 
@@ -41,6 +42,17 @@ class WordAlignment:
             name: torch.tensor([_single(tokenizer, word) for word in words], device=device)
             for name, words in _WORDS.items()
         }
+        # Where a patch is, as the share of "right" against "left" and of "below" against "above": the order of the
+        # visual tokens tells a decoder the row at best, and the tower has no other reason to keep the place.
+        share = (torch.arange(GRID, device=device) + 0.5) / GRID
+        across, down = share.repeat(GRID), share.repeat_interleave(GRID)
+        self._places = [
+            (
+                torch.tensor([_single(tokenizer, word) for word in words], device=device),
+                torch.stack([1 - towards, towards], dim=-1),
+            )
+            for words, towards in ((("left", "right"), across), (("above", "below"), down))
+        ]
         self._columns = {name: list(LABEL_CLASSES).index(name) for name in _WORDS}
 
     def __call__(self, features: torch.Tensor, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -61,46 +73,65 @@ class WordAlignment:
                 logits = torch.cat([torch.zeros_like(logits[..., :1]), logits], dim=-1)
                 weight = torch.cat([torch.full_like(weight[:1], _NOTHING_WEIGHT), weight])
             losses.append(cross_entropy(logits.flatten(0, 1), target.flatten(), weight))
+        for ids, shares in self._places:
+            logits = directions @ normalize(embeddings[ids].float(), dim=-1).T
+            losses.append(cross_entropy(logits.flatten(0, 1), shares.repeat(len(logits), 1)))
         return torch.stack(losses).sum()
 
 
-def align_projector(
+@dataclass(frozen=True)
+class AlignmentPlan:
+    """One phase of drawing visual tokens towards words.
+
+    With a ``tower_rate`` of 0 the tower stays as it is and the word embeddings move with the projector, at ``rate``.
+    Otherwise the words stay, because a decoder knows them by now, and the tower moves at ``tower_rate``.
+    """
+
+    steps: int
+    rate: float
+    tower_rate: float
+
+
+def align_with_words(
     model: LlavaForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     pictures: np.ndarray,
     labels: np.ndarray,
     *,
-    steps: int,
+    plan: AlignmentPlan,
     batch: int,
-    rate: float,
     seed: int,
     device: torch.device,
     log: Callable[[str], None],
 ) -> None:
-    """Train the projector and the word embeddings in place, before the frozen tower.
+    """Train projector and words, or projector and tower, in place on :class:`WordAlignment` alone.
 
     ``pictures`` is uint8 (count, 96, 96, 3), ``labels`` uint8 (count, 144, 7).
     """
     nn.Module.to(model, device).train()
     loss_of = WordAlignment(tokenizer, device)
     embedding = model.model.language_model.get_input_embeddings()
-    adam, schedule = optimiser([(model.model.multi_modal_projector, rate), (embedding, rate)], steps, warmup=10)
+    tower, moving = model.model.vision_tower, plan.tower_rate > 0
+    partner: tuple[nn.Module, float] = (tower, plan.tower_rate) if moving else (embedding, plan.rate)
+    adam, schedule = optimiser([(model.model.multi_modal_projector, plan.rate), partner], plan.steps, warmup=10)
     order = batches(len(pictures), batch, np.random.default_rng([seed, 3]))
-    model.model.vision_tower.requires_grad_(False)
+    tower.requires_grad_(moving)
     started = time.monotonic()
-    for step in range(steps):
+    for step in range(plan.steps):
         chosen = next(order)
+        pixels = to_pixels(pictures[chosen], device)
         with torch.autocast(device.type, torch.bfloat16):
-            features = model.get_image_features(pixel_values=to_pixels(pictures[chosen], device)).pooler_output
-        targets = torch.from_numpy(labels[chosen].astype(np.int64)).to(device)
-        loss = loss_of(torch.stack(tuple(features)), embedding.weight, targets)
+            features = torch.stack(tuple(model.get_image_features(pixel_values=pixels).pooler_output))
+        words = torch.from_numpy(labels[chosen].astype(np.int64)).to(device)
+        loss = loss_of(features, embedding.weight.detach() if moving else embedding.weight, words)
         adam.zero_grad(set_to_none=True)
         loss.backward()
+        nn.utils.clip_grad_norm_([p for group in adam.param_groups for p in group["params"]], 1.0)
         adam.step()
         schedule.step()
-        if step % 50 == 49 or step == steps - 1:
-            log(f"alignment {step + 1}/{steps} {time.monotonic() - started:.0f}s loss {loss.item():.3f}")
-    model.model.vision_tower.requires_grad_(True)
+        if step % 50 == 49 or step == plan.steps - 1:
+            log(f"alignment {step + 1}/{plan.steps} {time.monotonic() - started:.0f}s loss {loss.item():.3f}")
+    tower.requires_grad_(True)
 
 
 def _single(tokenizer: PreTrainedTokenizerBase, word: str) -> int:

@@ -17,17 +17,20 @@ _FAMILIES: Final[dict[str, str]] = {
     "attribute": "What colour is the star?",
     "text": "What does the sign say?",
     "scene": "What kind of place is this?",
-    "spatial": "Is the star left or right of the heart?",
+    "spatial": "Which side of the picture is the star on?",
     "counting": "How many stars are there?",
     "action": "What is the person doing?",
     "intention": "What is the tool used for?",
-    "default": "Is there a red star in the picture?",
+    "default": "Is there a star in the picture?",
 }
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """Everything the card states that was measured or chosen; accuracies are shares of one, per intent."""
+    """Everything the card states that was measured or chosen; accuracies are shares of one, per intent.
+
+    ``note`` is for what the command alone does not tell, such as a run that was stopped and changed on its way.
+    """
 
     accuracy: dict[str, float]
     pruned_accuracy: dict[str, float]
@@ -38,6 +41,7 @@ class CardFacts:
     command: str
     machine: str
     phase_seconds: dict[str, float]
+    note: str = ""
 
 
 def write_card(folder: Path, facts: CardFacts) -> None:
@@ -117,8 +121,10 @@ def render_card(facts: CardFacts, curves: str = "") -> str:
         f"{facts.training_pictures:,} pictures not counted.",
         "",
         "The tower is first trained to name what covers each patch; its projection is then drawn towards the words "
-        "for that; then the decoder learns to answer before the frozen tower with 24 questions per picture; last, "
-        "both are trained together. Everything is drawn by the package itself; no outside data or weights were used.",
+        "for that and its place; then the decoder learns to answer before the frozen tower with 24 questions per "
+        "picture; last, both are trained together. Everything is drawn by the package itself; no outside data or "
+        "weights were used.",
+        *(["", facts.note] if facts.note else []),
         "",
         f"Seeds of pictures: training {TRAINING_SEEDS.start} to {TRAINING_SEEDS.stop - 1} (the recipe's `--seed`), "
         f"watched while training {VALIDATION_SEED}, accuracy above {HELD_OUT_SEED}, calibration's default "

@@ -60,8 +60,21 @@ JOINT_MIX: Final[dict[str, int]] = {
     "default": 3,
 }
 
+# The last phase spends most on what is learned last.
+FINISHING_MIX: Final[dict[str, int]] = {
+    "object": 3,
+    "attribute": 2,
+    "text": 3,
+    "scene": 1,
+    "spatial": 6,
+    "counting": 6,
+    "action": 1,
+    "intention": 1,
+    "default": 4,
+}
+
 # Kept on while the answers are learned, so that the tower goes on learning letters and outlines patch by patch.
-ALIGNMENT_WEIGHT: Final = 0.05
+ALIGNMENT_WEIGHT: Final = 0.1
 
 # No question with its answer is longer, so that all steps have one shape and are compiled once.
 BLOCK_LENGTH: Final = 14
@@ -73,7 +86,7 @@ def mixed_questions(layout: Layout, mix: dict[str, int], rng: np.random.Generato
     for intent, number in mix.items():
         for _ in range(number):
             question = ask(layout, intent, rng)
-            # A picture without a clear spatial relation is asked something that can always be asked.
+            # A picture with nothing clearly on a side is asked something that can always be asked.
             questions.append(question or ask(layout, "attribute", rng))
     return [question for question in questions if question is not None]
 

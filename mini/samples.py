@@ -50,8 +50,8 @@ def generate_samples(
 ) -> Iterator[MiniSample]:
     """Yield ``per_intent`` samples of each intent for each of ``count_pictures`` pictures, picture after picture.
 
-    All intents are equally frequent but for ``spatial``, which the rare picture without a clear relation lacks. The
-    same arguments always yield the same samples, and a picture's samples do not depend on how many pictures are
+    All intents are equally frequent but for ``spatial``, which the rare picture with nothing clearly on a side lacks.
+    The same arguments always yield the same samples, and a picture's samples do not depend on how many pictures are
     asked for. Raises ``KeyError`` for an unknown intent and ``ValueError`` for negative numbers.
     """
     if count_pictures < 0 or per_intent < 0:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
-MODEL_DIR: Final = Path(__file__).parent / "model"
+from .paths import MODEL_DIR
+
+__all__ = ["MODEL_DIR", "load_model", "save_model"]
 
 
 def save_model(folder: Path, model: LlavaForConditionalGeneration, processor: LlavaProcessor) -> None:

@@ -20,23 +20,29 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from .align import align_projector
+from .align import AlignmentPlan, align_with_words
 from .build import build_model, build_processor
 from .card import CardFacts, write_card
 from .corpus import draw_pictures, load_or_draw
 from .evaluate import mean_accuracy, packed_accuracy
-from .finetune import BINDING_MIX, JOINT_MIX, MIX, AnswerPlan, train_answers
+from .finetune import BINDING_MIX, FINISHING_MIX, JOINT_MIX, MIX, AnswerPlan, train_answers
 from .packing import QuestionPacker
 from .pretrain import pretrain_tower
 from .samples import HELD_OUT_SEED, TRAINING_SEEDS, VALIDATION_SEED
 from .store import MODEL_DIR, save_model
 
+Plan = AlignmentPlan | AnswerPlan
 
-def _answer_plans() -> dict[str, AnswerPlan]:
+
+def _plans() -> dict[str, Plan]:
     return {
+        "alignment": AlignmentPlan(200, rate=3e-3, tower_rate=0.0),
         "answers": AnswerPlan(400, 500, rate=1e-3, tower_rate=0.0, floor=0.4, mix=MIX),
         "binding": AnswerPlan(300, 700, rate=1.2e-3, tower_rate=0.0, floor=0.3, mix=BINDING_MIX),
-        "joint": AnswerPlan(600, 600, rate=1e-3, tower_rate=3e-4, floor=0.0, mix=JOINT_MIX),
+        "mixing": AnswerPlan(100, 500, rate=1e-3, tower_rate=3e-4, floor=0.0, mix=JOINT_MIX),
+        "placing": AnswerPlan(200, 400, rate=1e-3, tower_rate=4e-4, floor=0.0, mix=JOINT_MIX),
+        "sharpening": AlignmentPlan(200, rate=1e-3, tower_rate=6e-4),
+        "finishing": AnswerPlan(300, 300, rate=1e-3, tower_rate=3e-4, floor=0.0, mix=FINISHING_MIX),
     }
 
 
@@ -48,9 +54,7 @@ class Recipe:
     batch: int = 32
     tower_steps: int = 2600
     tower_rate: float = 1e-3
-    alignment_steps: int = 200
-    alignment_rate: float = 3e-3
-    answers: dict[str, AnswerPlan] = field(default_factory=_answer_plans)
+    plans: dict[str, Plan] = field(default_factory=_plans)
     validation_pictures: int = 300
     held_out_pictures: int = 2000
     random_keep: int = 16
@@ -83,10 +87,7 @@ class _Run:
         started = time.monotonic()
         work()
         self.seconds[name] = round(time.monotonic() - started)
-        half_done = self._file(name).with_suffix(".part")
-        weights = {key: value.cpu().contiguous() for key, value in self.model.state_dict().items()}
-        save_file(weights, half_done, {"seconds": json.dumps(self.seconds)})
-        half_done.rename(self._file(name))
+        self._save(self._file(name))
 
     def resume(self, names: Sequence[str]) -> None:
         """Go on after the last of the phases ``names`` that an earlier run finished, if any."""
@@ -97,6 +98,12 @@ class _Run:
                     self.seconds = json.loads(opened.metadata()["seconds"])
                 log(f"going on after {name}")
                 return
+
+    def _save(self, file: Path) -> None:
+        half_done = file.with_suffix(".part")
+        weights = {key: value.cpu().contiguous() for key, value in self.model.state_dict().items()}
+        save_file(weights, half_done, {"seconds": json.dumps(self.seconds)})
+        half_done.rename(file)
 
     def _file(self, name: str) -> Path:
         return self.checkpoints / f"{name}-seed{self.seed}.safetensors"
@@ -115,23 +122,21 @@ class _Run:
             log=log,
         )
 
-    def alignment(self) -> None:
-        """Between the tower and the decoder."""
-        align_projector(
-            self.model,
-            self.processor.tokenizer,
-            self.pictures,
-            self.labels,
-            steps=self.recipe.alignment_steps,
-            batch=self.recipe.batch,
-            rate=self.recipe.alignment_rate,
-            seed=self.seed,
-            device=self.device,
-            log=log,
-        )
-
-    def answers(self, plan: AnswerPlan, seed: int) -> None:
-        """Each of the phases after that."""
+    def follow(self, plan: Plan, seed: int) -> None:
+        """Each of the phases after the tower's own."""
+        if isinstance(plan, AlignmentPlan):
+            align_with_words(
+                self.model,
+                self.processor.tokenizer,
+                self.pictures,
+                self.labels,
+                plan=plan,
+                batch=self.recipe.batch,
+                seed=seed,
+                device=self.device,
+                log=log,
+            )
+            return
         train_answers(
             self.model,
             self.packer,
@@ -143,9 +148,14 @@ class _Run:
             seed=seed,
             device=self.device,
             compiled=self.compiled,
-            check=lambda: _shown(self.measure(self.validation, VALIDATION_SEED)),
+            check=self.check,
             log=log,
         )
+
+    def check(self) -> str:
+        """Keep the weights of a phase under way, for looking at, and return its accuracy so far."""
+        self._save(self.checkpoints / f"under-way-seed{self.seed}.safetensors")
+        return _shown(self.measure(self.validation, VALIDATION_SEED))
 
     def measure(self, pictures: np.ndarray, seed: int, random_keep: int | None = None) -> dict[str, float]:
         """Accuracy per intent on uint8 pictures (count, 96, 96, 3) of ``seed``."""
@@ -163,18 +173,18 @@ def train(
     *,
     compiled: bool = False,
     machine: str = "not stated",
+    note: str = "",
 ) -> None:
-    """Run the recipe and write the model folder with its card to ``out``; ``machine`` is what the card calls it.
+    """Run the recipe and write the model folder with its card to ``out``; ``machine`` and ``note`` go into the card.
 
     Finished phases found in ``checkpoints`` are not repeated. Raises ``ValueError`` where ``seed`` is not a
     training seed.
     """
     run = _Run(recipe, seed, device, checkpoints, compiled)
-    run.resume(["tower", "alignment", *recipe.answers])
+    run.resume(["tower", *recipe.plans])
     run.phase("tower", run.tower)
-    run.phase("alignment", run.alignment)
-    for number, (name, plan) in enumerate(recipe.answers.items()):
-        run.phase(name, partial(run.answers, plan, seed + 7 * number))
+    for number, (name, plan) in enumerate(recipe.plans.items()):
+        run.phase(name, partial(run.follow, plan, seed + 7 * number))
     held_out = draw_pictures(HELD_OUT_SEED, recipe.held_out_pictures)
     with torch.compiler.set_stance("force_eager"):
         scores = run.measure(held_out, HELD_OUT_SEED)
@@ -193,6 +203,7 @@ def train(
         command=f"python -m claspkit.mini.train --out mini/model --seed {seed} --device {device.type}",
         machine=machine,
         phase_seconds=run.seconds,
+        note=note,
     )
     write_card(out, facts)
 
@@ -214,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--checkpoints", type=Path, default=Path("mini-checkpoints"), help="pictures and phases")
     parser.add_argument("--machine", default="not stated", help="what the card says about the machine")
+    parser.add_argument("--note", default="", help="what else the card shall say about this run")
     parser.add_argument("--threads", type=int, help="CPU threads; torch's own choice if not given")
     parser.add_argument(
         "--compile",
@@ -234,6 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chosen.checkpoints,
         compiled=chosen.compile,
         machine=chosen.machine,
+        note=chosen.note,
     )
 
 

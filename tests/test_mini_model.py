@@ -3,18 +3,20 @@
 import json
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
-from claspkit.mini.build import PROMPT
+from claspkit.mini.align import AlignmentPlan
+from claspkit.mini.build import PROMPT, build_tokenizer
 from claspkit.mini.card import CURVES_END, CURVES_START, CardFacts, curves_of, render_card
 from claspkit.mini.corpus import draw_pictures
 from claspkit.mini.draw import PATCHES
 from claspkit.mini.evaluate import mean_accuracy, packed_accuracy
-from claspkit.mini.finetune import BLOCK_LENGTH, MIX, mixed_questions
+from claspkit.mini.finetune import BINDING_MIX, BLOCK_LENGTH, MIX, AnswerPlan, mixed_questions
 from claspkit.mini.layout import plan_layout
 from claspkit.mini.packing import QuestionPacker, packed_hidden, use_packed_attention
 from claspkit.mini.samples import HELD_OUT_SEED, MiniSample, draw_picture, generate_samples
@@ -43,7 +45,7 @@ def generated(
         return_tensors="pt",
         padding=True,
     )
-    out = model.generate(**inputs, max_new_tokens=4)
+    out = model.generate(**inputs, max_new_tokens=4)  # type: ignore[misc]  # the library's mixin types its self
     answers = processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [answer.strip() for answer in answers]
 
@@ -54,7 +56,7 @@ def test_the_folder_is_a_small_plain_llava(
     model, processor = loaded
     assert type(model) is LlavaForConditionalGeneration
     assert isinstance(processor, LlavaProcessor)
-    assert model.config.text_config.num_hidden_layers >= 8
+    assert model.config.to_dict()["text_config"]["num_hidden_layers"] >= 8
     assert processor.tokenizer.padding_side == "left"
     assert (MODEL_DIR / "model.safetensors").stat().st_size < 20_000_000
     assert not list(MODEL_DIR.glob("*.bin"))
@@ -74,6 +76,12 @@ def test_a_picture_becomes_144_tokens_of_any_size_of_picture(
         assert inputs["pixel_values"].shape == (1, 3, 96, 96)
 
 
+def test_the_shipped_tokenizer_is_the_recipe_s(
+    loaded: tuple[LlavaForConditionalGeneration, LlavaProcessor],
+) -> None:
+    assert build_tokenizer().get_vocab() == loaded[1].tokenizer.get_vocab()
+
+
 def test_any_text_can_be_encoded_and_comes_back(
     loaded: tuple[LlavaForConditionalGeneration, LlavaProcessor],
 ) -> None:
@@ -86,7 +94,7 @@ def test_the_chat_template_gives_the_prompt_of_the_training(
     loaded: tuple[LlavaForConditionalGeneration, LlavaProcessor],
 ) -> None:
     question = "What is the red object?"
-    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+    chat: Any = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
     assert loaded[1].apply_chat_template(chat, add_generation_prompt=True) == PROMPT.format(question=question)
 
 
@@ -183,9 +191,12 @@ def test_the_recipe_runs_goes_on_after_a_stop_and_is_seeded(tmp_path: Path) -> N
     recipe = Recipe(
         pictures=24,
         tower_steps=2,
-        alignment_steps=2,
-        answer_steps=2,
-        joint_steps=2,
+        plans={
+            "alignment": AlignmentPlan(2, rate=1e-3, tower_rate=0.0),
+            "answers": AnswerPlan(1, 2, rate=1e-3, tower_rate=0.0, floor=0.5, mix=BINDING_MIX),
+            "sharpening": AlignmentPlan(1, rate=1e-3, tower_rate=1e-3),
+            "joint": AnswerPlan(2, 2, rate=1e-3, tower_rate=1e-3, floor=0.0, mix=MIX),
+        },
         batch=4,
         validation_pictures=2,
         held_out_pictures=4,

@@ -53,16 +53,9 @@ def true_answer(layout: Layout, intent: str, text: str) -> str:
         tools = named(text, TOOLS)
         if tools:
             return "yes" if layout.only("tool").kind == tools[0] else "no"
-        colours = named(text, tuple(COLOURS))
-        here = any((shape.detail, shape.kind) == (colours[0], kinds[0]) for shape in shapes)
-        return "yes" if here else "no"
+        return "yes" if any(shape.kind == kinds[0] for shape in shapes) else "no"
     first = next(shape for shape in shapes if shape.kind == kinds[0])
-    if len(kinds) == 1:
-        return "left" if first.x < PICTURE_SIZE / 2 else "right"
-    second = next(shape for shape in shapes if shape.kind == kinds[1])
-    if "above" in text:
-        return "above" if first.y < second.y else "below"
-    return "left" if first.x < second.x else "right"
+    return "left" if first.x < PICTURE_SIZE / 2 else "right"
 
 
 def test_a_picture_is_the_same_each_time_and_differs_from_its_neighbours() -> None:
@@ -90,7 +83,7 @@ def test_every_intent_is_there_and_equally_often() -> None:
     counts = Counter(sample.intent for sample in generate_samples(60, SEED, per_intent=2))
     assert tuple(counts) == INTENTS
     assert all(count == 120 for intent, count in counts.items() if intent != "spatial")
-    assert counts["spatial"] >= 118
+    assert counts["spatial"] >= 110
 
 
 @pytest.mark.parametrize("intent", INTENTS)
@@ -98,7 +91,8 @@ def test_each_answer_is_true_of_its_picture(intent: str) -> None:
     rng = np.random.default_rng(1)
     asked = [(layout, ask(layout, intent, rng)) for layout in LAYOUTS for _ in range(3)]
     questions = [(layout, question) for layout, question in asked if question is not None]
-    assert len(questions) > 0.99 * len(asked)
+    # No single shape may stand clearly on a side: the one case without a question, and a rare one.
+    assert len(questions) > (0.97 if intent == "spatial" else 0.999) * len(asked)
     for layout, question in questions:
         assert question.intent == intent
         assert question.answer == true_answer(layout, intent, question.text), (layout, question)
@@ -111,14 +105,11 @@ def test_no_answer_can_be_guessed_from_being_frequent(intent: str) -> None:
     assert max(answers.values()) < 1.6 * sum(answers.values()) / len(answers)
 
 
-def test_most_of_the_denied_things_have_their_colour_and_their_kind_in_the_picture() -> None:
+def test_yes_and_no_are_equally_often_true() -> None:
     rng = np.random.default_rng(3)
-    denied = [(layout, q) for layout in LAYOUTS if (q := ask(layout, "default", rng)) and q.answer == "no"]
-    hard = 0
-    for layout, question in denied:
-        colours, kinds = named(question.text, tuple(COLOURS)), named(question.text, KINDS)
-        hard += bool(kinds) and kinds[0] in layout.counts and any(s.detail == colours[0] for s in layout.shapes)
-    assert hard > 0.4 * len(denied)
+    answers = [ask(layout, "default", rng) for layout in LAYOUTS for _ in range(4)]
+    share = np.mean([question is not None and question.answer == "yes" for question in answers])
+    assert 0.45 < share < 0.55
 
 
 def test_things_stand_apart_inside_the_picture_and_shapes_have_unique_referents() -> None:
