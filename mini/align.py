@@ -8,7 +8,7 @@ directions, and it is found within a few hundred steps.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy, normalize
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
 from .draw import GRID, LABEL_CLASSES
+from .layout import Layout, plan_layout
 from .schedule import batches, optimiser, to_pixels
 from .words import ACTIONS, COLOURS, KINDS, LETTERS, PURPOSES, SCENES
 
@@ -53,13 +54,20 @@ class WordAlignment:
             )
             for words, towards in ((("left", "right"), across), (("above", "below"), down))
         ]
+        self._numbers = torch.tensor([_single(tokenizer, number) for number in "1234"], device=device)
         self._columns = {name: list(LABEL_CLASSES).index(name) for name in _WORDS}
 
-    def __call__(self, features: torch.Tensor, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self,
+        features: torch.Tensor,
+        embeddings: torch.Tensor,
+        labels: torch.Tensor,
+        layouts: Sequence[Layout],
+    ) -> torch.Tensor:
         """Return the loss, a scalar.
 
         ``features`` is (batch, 144, width), ``embeddings`` the decoder's (vocabulary, width) and ``labels`` int64
-        (batch, 144, 7) in the column order of ``draw.LABEL_CLASSES``.
+        (batch, 144, 7) in the column order of ``draw.LABEL_CLASSES``; ``layouts`` are the pictures'.
         """
         width = features.shape[-1]
         directions = normalize(features.float(), dim=-1) * width**0.5 * _SHARPNESS
@@ -73,6 +81,14 @@ class WordAlignment:
                 logits = torch.cat([torch.zeros_like(logits[..., :1]), logits], dim=-1)
                 weight = torch.cat([torch.full_like(weight[:1], _NOTHING_WEIGHT), weight])
             losses.append(cross_entropy(logits.flatten(0, 1), target.flatten(), weight))
+        # A patch of a shape also says how many of its kind there are: to count, a decoder then need only look.
+        numbers = torch.tensor([[0, *(layout.counts.get(kind, 0) for kind in KINDS)] for layout in layouts])
+        things = labels[..., self._columns["thing"]].clamp_max(len(KINDS) + 1)
+        table = torch.cat([numbers, torch.zeros(len(layouts), 1, dtype=torch.int64)], dim=1).to(features.device)
+        count = table.gather(1, things)
+        shown = count > 0
+        logits = directions[shown] @ normalize(embeddings[self._numbers].float(), dim=-1).T
+        losses.append(cross_entropy(logits, count[shown] - 1))
         for ids, shares in self._places:
             logits = directions @ normalize(embeddings[ids].float(), dim=-1).T
             losses.append(cross_entropy(logits.flatten(0, 1), shares.repeat(len(logits), 1)))
@@ -98,6 +114,7 @@ def align_with_words(
     pictures: np.ndarray,
     labels: np.ndarray,
     *,
+    picture_seed: int,
     plan: AlignmentPlan,
     batch: int,
     seed: int,
@@ -106,7 +123,7 @@ def align_with_words(
 ) -> None:
     """Train projector and words, or projector and tower, in place on :class:`WordAlignment` alone.
 
-    ``pictures`` is uint8 (count, 96, 96, 3), ``labels`` uint8 (count, 144, 7).
+    ``pictures`` is uint8 (count, 96, 96, 3), ``labels`` uint8 (count, 144, 7), both of ``picture_seed``.
     """
     nn.Module.to(model, device).train()
     loss_of = WordAlignment(tokenizer, device)
@@ -123,7 +140,8 @@ def align_with_words(
         with torch.autocast(device.type, torch.bfloat16):
             features = torch.stack(tuple(model.get_image_features(pixel_values=pixels).pooler_output))
         words = torch.from_numpy(labels[chosen].astype(np.int64)).to(device)
-        loss = loss_of(features, embedding.weight.detach() if moving else embedding.weight, words)
+        layouts = [plan_layout(picture_seed, int(index)) for index in chosen]
+        loss = loss_of(features, embedding.weight.detach() if moving else embedding.weight, words, layouts)
         adam.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_([p for group in adam.param_groups for p in group["params"]], 1.0)

@@ -159,7 +159,7 @@ def train_answers(
             loss = cross_entropy(model.lm_head(hidden[told]).float(), targets[told])
         words = torch.from_numpy(labels[chosen].astype(np.int64)).to(device)
         embeddings = parts.language_model.get_input_embeddings().weight
-        loss_with_words = loss + ALIGNMENT_WEIGHT * alignment(features, embeddings, words)
+        loss_with_words = loss + ALIGNMENT_WEIGHT * alignment(features, embeddings, words, layouts)
         adam.zero_grad(set_to_none=True)
         loss_with_words.backward()
         nn.utils.clip_grad_norm_([p for group in adam.param_groups for p in group["params"]], 1.0)

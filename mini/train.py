@@ -42,7 +42,9 @@ def _plans() -> dict[str, Plan]:
         "mixing": AnswerPlan(100, 500, rate=1e-3, tower_rate=3e-4, floor=0.0, mix=JOINT_MIX),
         "placing": AnswerPlan(200, 400, rate=1e-3, tower_rate=4e-4, floor=0.0, mix=JOINT_MIX),
         "sharpening": AlignmentPlan(200, rate=1e-3, tower_rate=6e-4),
-        "finishing": AnswerPlan(300, 300, rate=1e-3, tower_rate=3e-4, floor=0.0, mix=FINISHING_MIX),
+        "locating": AnswerPlan(100, 300, rate=1e-3, tower_rate=3e-4, floor=0.0, mix=FINISHING_MIX),
+        "counting": AlignmentPlan(280, rate=1e-3, tower_rate=8e-4),
+        "finishing": AnswerPlan(240, 240, rate=1e-3, tower_rate=2e-4, floor=0.0, mix=FINISHING_MIX),
     }
 
 
@@ -130,6 +132,7 @@ class _Run:
                 self.processor.tokenizer,
                 self.pictures,
                 self.labels,
+                picture_seed=self.seed,
                 plan=plan,
                 batch=self.recipe.batch,
                 seed=seed,
