@@ -44,7 +44,7 @@ def _plans() -> dict[str, Plan]:
         "sharpening": AlignmentPlan(200, rate=1e-3, tower_rate=6e-4),
         "locating": AnswerPlan(100, 300, rate=1e-3, tower_rate=3e-4, floor=0.0, mix=FINISHING_MIX),
         "counting": AlignmentPlan(280, rate=1e-3, tower_rate=8e-4),
-        "finishing": AnswerPlan(240, 240, rate=1e-3, tower_rate=2e-4, floor=0.0, mix=FINISHING_MIX),
+        "finishing": AnswerPlan(200, 240, rate=1e-3, tower_rate=2e-4, floor=0.0, mix=FINISHING_MIX),
     }
 
 
