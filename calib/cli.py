@@ -63,7 +63,7 @@ def _exit(application: typer.Typer, arguments: Sequence[str] | None) -> NoReturn
     logging.disable_progress_bar()  # transformers' own bars would tear ours apart
     console = Console(stderr=True, highlight=False)
     try:
-        sys.exit(application(args=arguments, standalone_mode=False) or 0)
+        code = application(args=arguments, standalone_mode=False) or 0
     except ClaspError as error:
         console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
@@ -71,8 +71,10 @@ def _exit(application: typer.Typer, arguments: Sequence[str] | None) -> NoReturn
         console.print(f"error: {error.format_message()} (--help shows what there is)", markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # typer itself turns Ctrl-C into this code
         console.print("interrupted; what was finished is kept, run the same command again to continue", markup=False)
-        sys.exit(INTERRUPTED)
+    sys.exit(code)
 
 
 def _terminate(_: int, __: FrameType | None) -> NoReturn:
