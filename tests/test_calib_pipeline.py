@@ -110,9 +110,9 @@ def test_an_interrupt_says_how_to_go_on(number: signal.Signals, tmp_path: Path) 
     assert process.returncode == 130
     assert "run the same command again" in messages
     assert "Traceback" not in messages
-    lines = ledger_lines(run)
+    lines = ledger_lines(run)  # an append the signal fell into is taken back whole
     calibrate(run)
-    assert ledger_lines(run) > lines >= 3
+    assert 0 < lines < ledger_lines(run)
 
 
 def test_resuming_computes_nothing_twice(finished: Path, tmp_path: Path) -> None:
