@@ -3,7 +3,8 @@
     python benchmarks/mini_accuracy.py [--per-class 100] [--pictures 200] [--runs runs/bench] [--write-card] [--json]
 
 For the budgets 1/3, 2/9 and 1/9 it calibrates (or resumes) a run each, then lets five ways of pruning answer the same
-fresh questions: not at all, 1/9 of the tokens at random before the decoder, the default configuration, the calibrated
+fresh questions (the random way: as many pictures of the card's held-out seed): not at all, 1/9 of the tokens at random
+before the decoder, the default configuration, the calibrated
 profile, and the one split ratio that is best for all classes together on the calibration's own search scores. With
 --write-card the per-intent curves over the split ratio go into the model card.
 """
