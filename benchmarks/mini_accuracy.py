@@ -39,6 +39,7 @@ from claspkit.mini.packing import QuestionPacker
 from claspkit.mini.samples import HELD_OUT_SEED
 from claspkit.mini.store import MODEL_DIR
 from claspkit.mini.store import load_model as load_mini
+from claspkit.profiles.budget import Stage
 from claspkit.profiles.files import read_profile
 from claspkit.profiles.intents import INTENT_IDS
 from claspkit.profiles.profile import Profile
@@ -199,7 +200,9 @@ def main() -> None:
             rho: score(evaluator, samples, dict.fromkeys(INTENT_IDS, Candidate(space.prototypes[0], rho)))
             for rho in RHO_GRID
         }
-        stages = ", ".join(f"{stage.keep} after layer {stage.after_layer}" for stage in profile.budget.stages)
+        stages = ", ".join(
+            f"{stage.keep} {Stage(stage.after_layer, stage.keep).place}" for stage in profile.budget.stages
+        )
         write_card(curves, full, options.pictures, stages)
     if options.json:
         rows += [

@@ -77,7 +77,7 @@ def ask(
         unpruned = _generate(loaded, inputs, max_new_tokens) if compare else None
         with prune(loaded.model, profile, intents=[intent]) as pruned:
             text = _generate(loaded, inputs, max_new_tokens)
-            trace = pruned.trace
+            trace = pruned.last
     spec = profile.for_intent(intent)
     stages = []
     for stage in trace:

@@ -14,14 +14,16 @@ import typer
 from rich.console import Console
 
 from claspkit.profiles.canonical import strict_loads, write_atomic
-from claspkit.profiles.errors import CorruptError
+from claspkit.profiles.errors import CorruptError, UsageError
+from claspkit.profiles.intents import INTENT_IDS
 from claspkit.profiles.records import read_records
 
 from .config import read_lock
-from .export import export_profile
+from .export import export_folded, export_profile
 from .folder import RunFolder, read_samples
 from .ledger import Ledger
 from .plan import make_plan
+from .plan_table import render_plan
 from .report import render_report
 from .schedule import parse_stages
 from .table import print_summary
@@ -45,26 +47,28 @@ _PACKAGES = (
 
 def plan(
     model: Annotated[str, typer.Option(help="Alias, hub id, or folder; only its config is read.")],
-    per_class: Annotated[int, typer.Option(min=1, help="Samples per class.")],
-    budget: Annotated[str, typer.Option(help="Nominal visual tokens (192) or share of them (1/3).")] = "1/3",
-    schedule: Annotated[str, typer.Option(help="Named stage list: plain or recycled.")] = "plain",
+    per_class: Annotated[int, typer.Option(min=1, help="Samples per class.")] = 2000,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(help="Nominal visual tokens (192) or share of them (1/3, 35%), several times; default: 1/3."),
+    ] = None,
+    schedule: Annotated[str, typer.Option(help="Named stage list: plain, recycled or interpolated.")] = "plain",
     stage: Annotated[
-        list[str] | None, typer.Option("--stage", help="AFTER_LAYER:KEEP, instead of a named budget.")
+        list[str] | None,
+        typer.Option("--stage", help="AFTER_LAYER:KEEP or before:KEEP, several times: one more column."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a calibration would cost and what the budget means, before anything runs.
+    """Say what a calibration would cost and what budgets mean, before anything runs.
 
-    Example:
+    Examples:
 
       claspkit plan --model llava-1.5-7b --per-class 2000 --budget 192
+
+      claspkit plan --model qwen2.5-vl-7b --budget 1/3 --budget 35% --stage before:432
     """
-    lines = make_plan(model, per_class, budget, schedule, parse_stages(stage or []))
-    if as_json:
-        typer.echo(json.dumps(lines))
-    else:
-        for name, value in lines.items():
-            typer.echo(f"{name:<34} {value}")
+    facts = make_plan(model, per_class, budget or (), schedule, parse_stages(stage or []))
+    typer.echo(json.dumps(facts) if as_json else render_plan(facts))
 
 
 def inspect(run: RunArgument, as_json: AsJson = False) -> None:
@@ -101,9 +105,34 @@ def report(run: RunArgument) -> None:
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder, or a profile.")],
     to: Annotated[Path, typer.Option(help="Folder to write; it must not exist or be empty.")],
+    fold_class: Annotated[
+        str | None,
+        typer.Option(help=f"Write a model with this class's fusion instead: one of {', '.join(INTENT_IDS)}."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="To fold: alias, hub id or folder of the model the profile was made for.")
+    ] = None,
 ) -> None:
-    """Copy a profile for deployment: profile.json, its JSON Schema, a card and a list of digests."""
-    for name in export_profile(run, to):
+    """Copy a profile for deployment, or fold one class's layer fusion into a model that needs no claspkit.
+
+    A copied profile is profile.json, its JSON Schema, a card and a list of digests. A folded model is an ordinary
+    folder for transformers; it holds the fusion only, it prunes no tokens and routes no prompts.
+
+    Examples:
+
+      claspkit export runs/mini --to deploy
+
+      claspkit export runs/mini --fold-class default --model mini --to folded
+    """
+    if (fold_class is None) != (model is None):
+        raise UsageError(
+            "--fold-class and --model go together: the class whose fusion is folded, and the model it is folded into"
+        )
+    if fold_class is None or model is None:
+        names = export_profile(run, to)
+    else:
+        names = export_folded(run, fold_class, model, to)
+    for name in names:
         typer.echo(str(to / name))
 
 

@@ -31,11 +31,18 @@ Data = Annotated[
 ImageRoot = Annotated[str | None, typer.Option(help="Folder of the pictures; default: the data file's own folder.")]
 Columns = Annotated[str | None, typer.Option(help="Column names of your data: image=img,prompt=question,...")]
 MaxRows = Annotated[int | None, typer.Option(min=1, help="Read at most this many rows per data set.")]
-BudgetOption = Annotated[str, typer.Option("--budget", help="Nominal visual tokens (192) or share of them (1/3).")]
-Schedule = Annotated[str, typer.Option(help="Named stage list the budget is taken from: plain or recycled.")]
+BudgetOption = Annotated[
+    str, typer.Option("--budget", help="Nominal visual tokens (192) or share of them (1/3, 0.35, 35%).")
+]
+Schedule = Annotated[
+    str,
+    typer.Option(help="Stage list of the budget: plain (interpolated where it has none), recycled, or interpolated."),
+]
 Stage = Annotated[
     list[str] | None,
-    typer.Option("--stage", help="AFTER_LAYER:KEEP, several times, instead of a named budget."),
+    typer.Option(
+        "--stage", help="AFTER_LAYER:KEEP, or before:KEEP before the decoder; several times, instead of a named budget."
+    ),
 ]
 Scorer = Annotated[str | None, typer.Option(help="Scorer of rows that name none, for example vqa_accuracy@1.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of sampling and resampling.")]

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from claspkit.profiles.budget import Stage
 from claspkit.profiles.errors import UsageError
 from claspkit.profiles.files import read_profile
 from claspkit.profiles.intents import DEFAULT_INTENT, INTENT_IDS
@@ -61,7 +62,7 @@ def run(
     typer.echo(f"tokens   {answer.visual_tokens} visual tokens enter the decoder")
     for stage in answer.stages:
         typer.echo(
-            f"         after layer {stage.after_layer}: {len(stage.kept)} kept, "
+            f"         {Stage(stage.after_layer, len(stage.kept)).place}: {len(stage.kept)} kept, "
             f"{len(stage.pivots)} pivots and {len(stage.kept) - len(stage.pivots)} completion"
         )
     if overlay is not None:

@@ -67,7 +67,7 @@ class Evaluator:
                 self._answer(
                     samples,
                     candidate,
-                    PrunePlan(self._stages, (candidate.row,) * len(samples)),
+                    self._plan(self._stages, candidate.row, len(samples)),
                     embeds,
                     mask,
                     visual,
@@ -79,8 +79,12 @@ class Evaluator:
         """Score the stock model: its own layer, every visual token."""
         layer = self._loaded.spec.default_layer
         embeds, mask, visual = self._embed(samples, self._read(samples, (layer,)), (1.0,))
-        plan = PrunePlan((), (RowPlan((layer,), (1.0,), 1.0),) * len(samples))
+        plan = self._plan((), RowPlan((layer,), (1.0,), 1.0), len(samples))
         return self._answer(samples, None, plan, embeds, mask, visual)
+
+    def _plan(self, stages: tuple[tuple[int, int], ...], row: RowPlan, rows: int) -> PrunePlan:
+        facts = self._loaded.family.facts(self._loaded.model)
+        return PrunePlan(stages, (row,) * rows, scaling=facts.scaling, visual_tokens=facts.visual_tokens)
 
     def _read(self, samples: Sequence[Sample], layers: Sequence[int]) -> Tensor:
         """Vision layers of a block: (L, B, N, D) in the model's dtype."""
@@ -94,7 +98,7 @@ class Evaluator:
         """Decoder inputs (B, S, d), attention mask (B, S) and where the visual tokens are (B, S)."""
         loaded = self._loaded
         ids, mask = text_inputs(loaded, [sample.prompt for sample in samples])
-        visual = ids == loaded.family.image_token_id(loaded.model)
+        visual = torch.isin(ids, torch.tensor(loaded.family.placeholder_ids(loaded.model), device=ids.device))
         with torch.inference_mode():
             fused = fuse(layers, torch.tensor(weights, dtype=torch.float64).expand(len(samples), -1))
             tokens = loaded.family.project(loaded.model, fused)

@@ -1,16 +1,26 @@
-"""A profile folder for deployment: what the runtime reads, what people read, and digests of both."""
+"""For deployment: a profile folder that says what it is, or one class's fusion folded into an ordinary model folder."""
 
 from __future__ import annotations
 
+import importlib
+import shutil
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from claspkit.profiles.canonical import sha256_hex, write_atomic
 from claspkit.profiles.errors import UsageError
-from claspkit.profiles.files import FILE_NAME, read_profile, read_router_file
-from claspkit.profiles.profile import Profile
+from claspkit.profiles.files import FILE_NAME, check_model, read_profile, read_router_file
+from claspkit.profiles.profile import ClassSpec, Profile
+from claspkit.runtime.fold import fold_class
+from claspkit.runtime.models import LoadedModel, load_model, resolve_model
 
 from .folder import RunFolder
+
+SHARD_SIZE = "5GB"
+"""Largest file of a folded model."""
 
 
 def export_profile(source: Path, target: Path) -> list[str]:
@@ -20,11 +30,9 @@ def export_profile(source: Path, target: Path) -> list[str]:
         UsageError: there is no profile, or ``target`` holds something already.
         ProfileError: the profile is damaged.
     """
-    run = RunFolder(source)
-    path = run.profile if run.profile.exists() else source / FILE_NAME if source.is_dir() else source
+    path = _profile_file(source)
     profile = read_profile(path)
-    if target.exists() and any(target.iterdir()):
-        raise UsageError(f"{target} is not empty; give --to a new folder")
+    _check_free(target)
     target.mkdir(parents=True, exist_ok=True)
     contents = {
         FILE_NAME: path.read_bytes(),
@@ -37,6 +45,98 @@ def export_profile(source: Path, target: Path) -> list[str]:
     for name, data in contents.items():
         write_atomic(target / name, data)
     return list(contents)
+
+
+def export_folded(source: Path, intent: str, model: str, target: Path) -> list[str]:
+    """Load a model as it was stored, and write it with one class's fusion folded in; see :func:`write_folded`.
+
+    Args:
+        source: run folder or profile.
+        intent: the class.
+        model: alias, hub id or folder of the model the profile was made for.
+        target: folder to write.
+
+    Returns:
+        The names of the files.
+    """
+    profile = read_profile(_profile_file(source))
+    profile.for_intent(intent)  # what is refused without the weights is refused before they are loaded
+    _check_free(target)
+    revision = profile.model.revision
+    loaded = load_model(model, dtype=_stored_dtype(model, revision), revision=revision)
+    return write_folded(loaded, profile, intent, target)
+
+
+def write_folded(
+    loaded: LoadedModel, profile: Profile, intent: str, target: Path, *, shard_size: str = SHARD_SIZE
+) -> list[str]:
+    """Write a model folder that transformers alone loads and that fuses as ``intent`` of ``profile`` does.
+
+    It holds weights (safetensors), config, processor and a card. The fusion is all it takes from the profile: it
+    prunes nothing and routes nothing. The folder appears whole or not at all.
+
+    Args:
+        loaded: the model and its processor, in the dtype to write.
+        profile: made for this model.
+        intent: the class.
+        target: folder to write; new or empty.
+        shard_size: largest file, as ``save_pretrained`` takes it.
+
+    Returns:
+        The names of the files.
+
+    Raises:
+        UsageError: unknown intent, ``target`` is taken or cannot be written, or the model cannot be folded.
+        MismatchError: the profile was made for another model; the text lists the differing fields.
+    """
+    spec = profile.for_intent(intent)
+    check_model(profile, loaded.spec)
+    _check_free(target)
+    folded: Any = fold_class(loaded.model, loaded.family, spec.layers, spec.weights)
+    target = target.resolve()
+    unfinished = target.with_name(f"{target.name}.unfinished")
+    try:
+        unfinished.mkdir(parents=True)
+    except FileExistsError:
+        raise UsageError(f"{unfinished} is there: an earlier export was cut off. Delete it and export again") from None
+    except OSError as error:
+        raise UsageError(f"cannot write {target}: {error.strerror}; give --to a folder that can be made") from error
+    try:
+        folded.save_pretrained(unfinished, max_shard_size=shard_size)
+        loaded.processor.save_pretrained(unfinished)
+        write_atomic(unfinished / "README.md", _folded_card(profile, spec, folded.config).encode())
+        if target.exists():
+            target.rmdir()  # empty; a rename onto it is not possible everywhere
+        unfinished.rename(target)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return sorted(path.name for path in target.iterdir())
+
+
+def _profile_file(source: Path) -> Path:
+    """The profile of a run, inside a folder, or the file itself."""
+    run = RunFolder(source)
+    return run.profile if run.profile.exists() else source / FILE_NAME if source.is_dir() else source
+
+
+def _check_free(target: Path) -> None:
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"{target} is a file; give --to a new folder")
+    if target.exists() and any(target.iterdir()):
+        raise UsageError(f"{target} is not empty; give --to a new folder")
+
+
+def _stored_dtype(model: str, revision: str | None) -> torch.dtype | None:
+    """The dtype a checkpoint's config names, None where it names none or cannot be read."""
+    source = resolve_model(model, revision)
+    transformers: Any = importlib.import_module("transformers")  # its Auto classes are untyped
+    try:
+        config = transformers.AutoConfig.from_pretrained(source.location, revision=source.revision)
+    except (OSError, ValueError):
+        return None  # loading the model fails on the same and says why
+    stored = getattr(config, "dtype", None)
+    return stored if isinstance(stored, torch.dtype) else None
 
 
 def _card(profile: Profile) -> str:
@@ -71,3 +171,34 @@ def _card(profile: Profile) -> str:
             f"| {spec.intent} | {layers} | {spec.rho:g} | {spec.decision} | {spec.n_holdout} | {default} | {shown} |"
         )
     return "\n".join([*lines, ""])
+
+
+def _folded_card(profile: Profile, spec: ClassSpec, config: Any) -> str:
+    """A README that says what a folded model is, what it comes from, and what it is not."""
+    model = profile.model
+    shares = ", ".join(f"{layer}: {share:.4g}" for layer, share in zip(spec.layers, spec.weights, strict=True))
+    lines = [
+        f"# {model.id} with the vision-layer fusion of class `{spec.intent}`",
+        "",
+        f"Made from {model.id}{f' at revision {model.revision}' if model.revision else ''}, whose licence applies, and "
+        f"from class `{spec.intent}` of profile `{profile.profile_id}`.",
+        "",
+        f"- Vision layers and their shares (0 = embeddings): {shares}",
+        f"- `vision_feature_layer` of config.json: {config.vision_feature_layer}",
+        f"- What the profile decided for this class: {spec.decision} ({spec.reason})",
+        "",
+        "The shares are multiplied into the projector's first layer; all other weights are those of the model above. "
+        "It computes what that model computes when hooks fuse these layers, up to rounding to the stored dtype.",
+        "",
+        "**Fusion only.** No visual token is pruned, so nothing is saved, and prompts of every class get this one "
+        "class's fusion. The profile's scores were measured with pruning; they do not describe this model.",
+        "",
+        "```python",
+        "from transformers import AutoModelForImageTextToText, AutoProcessor",
+        "",
+        'model = AutoModelForImageTextToText.from_pretrained("this folder")',
+        'processor = AutoProcessor.from_pretrained("this folder")',
+        "```",
+        "",
+    ]
+    return "\n".join(lines)

@@ -103,7 +103,7 @@ def build_profile(findings: Findings) -> Profile:
                 "min_confidence": 0.5,
                 "fallback": "default",
             },
-            "budget": BudgetSpec.from_budget(findings.budget).model_dump(mode="json"),
+            "budget": BudgetSpec.from_budget(findings.budget, findings.facts.scaling).model_dump(mode="json"),
             "selection": {
                 "saliency": SALIENCY,
                 "features": "aligned",

@@ -8,6 +8,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from claspkit.profiles.budget import Stage
+
 MIN_PANEL = 320
 """Width of a panel in pixels, at least."""
 
@@ -129,8 +131,9 @@ def _mark(image: Image.Image, box: Box, kind: str) -> None:
 
 def _caption(stage: StageView, patches: int) -> tuple[str, str]:
     kept, pivots = len(set(stage.kept)), len(set(stage.pivots))
+    place = Stage(stage.after_layer, max(kept, 1)).place
     return (
-        f"After decoder layer {stage.after_layer}: {kept} of {patches} tokens",
+        f"{place[0].upper()}{place[1:]}: {kept} of {patches} tokens",
         f"{pivots} attention pivots, {kept - pivots} completion",
     )
 

@@ -20,7 +20,7 @@ import torch
 from claspkit.cache.encoder import feature_key
 from claspkit.cache.extract import extract
 from claspkit.cache.store import FeatureStore
-from claspkit.profiles.budget import Budget
+from claspkit.profiles.budget import Budget, prunes_before_decoder
 from claspkit.profiles.errors import UsageError
 from claspkit.profiles.intents import INTENT_IDS
 from claspkit.router.backends import BACKENDS, BackendOptions, make_backend
@@ -37,7 +37,7 @@ from .ledger import Ledger
 from .outcome import Findings, Outcome, finish, label_source
 from .progress import Advance, Reporter
 from .samples import Sample, sample_order, split_holdout
-from .schedule import run_budget
+from .schedule import describe_budget, run_budget
 from .search import MIN_SAMPLES, ClassData, Search, decide
 from .sources import LoadResult, SourceOptions, open_source
 from .space import RHO_GRID, Candidate, Space, make_space
@@ -147,6 +147,13 @@ class Pipeline:
             loaded.spec.visual_tokens,
             loaded.spec.decoder_depth,
         )
+        self.report.say(f"budget: {describe_budget(budget)}")
+        if prunes_before_decoder(budget.stages):
+            raise UsageError(
+                "a stage before the decoder selects by the vision encoder's [CLS] attention, which the feature cache "
+                "does not hold: such a schedule can be run and planned, but not calibrated. Start at layer 1 or later, "
+                "for example --stage 2:300"
+            )
         space = make_space(loaded.spec.default_layer, config.rhos or RHO_GRID)
         facts = {
             **config.to_dict(),

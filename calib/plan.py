@@ -1,14 +1,16 @@
-"""What a calibration would cost and what a budget means, from a model's config alone."""
+"""What a calibration would cost and what budgets mean, from a model's config alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from claspkit.profiles.budget import Stage, mean_tokens, prefill_flops
+from claspkit.profiles.budget import Budget, Convention, Stage
+from claspkit.profiles.cost import kv_bytes, prefill_flops
+from claspkit.profiles.errors import UsageError
 from claspkit.profiles.intents import INTENT_IDS
 from claspkit.runtime.families import FamilyFacts
-from claspkit.runtime.models import config_facts, resolve_model
+from claspkit.runtime.models import model_sizes, resolve_model
 
 from .schedule import run_budget
 from .space import make_space
@@ -16,43 +18,114 @@ from .space import make_space
 TEXT_TOKENS = 60
 """Prompt tokens the FLOPs are counted with: LLaVA-1.5's system text and a question of usual length."""
 
+DEFAULT_BUDGET = "1/3"
+"""The budget of a run that names none."""
+
 
 def make_plan(
-    model: str, per_class: int, budget: str, schedule: str, stages: Sequence[tuple[int, int]]
+    model: str,
+    per_class: int,
+    budgets: Sequence[str] = (),
+    schedule: str = "plain",
+    stages: Sequence[tuple[int, int]] = (),
 ) -> dict[str, Any]:
     """Return named facts about a run that has not started; no weights are loaded.
 
+    Args:
+        model: alias, hub id or folder.
+        per_class: samples per class.
+        budgets: as ``--budget`` takes them; :data:`DEFAULT_BUDGET` where there are neither these nor stages.
+        schedule: named list the budgets are taken from.
+        stages: explicit stages, one more budget.
+
+    Returns:
+        ``model``: sizes; ``unpruned``: cost without pruning; ``budgets``: one object per budget, with ``refused`` for
+        one that the model cannot have; ``calibration``: what a run computes and stores.
+
     Raises:
-        UsageError: unknown model, or one whose config cannot be had.
+        UsageError: unknown model, one whose config cannot be had, or all budgets are refused.
     """
     source = resolve_model(model)
-    facts = config_facts(source)
-    chosen = run_budget(budget, schedule, stages, facts.visual_tokens, facts.decoder_depth)
-    space = make_space(facts.default_layer)
-    samples = per_class * len(INTENT_IDS)
-    record = (facts.vision_depth + 1) * facts.visual_tokens * facts.vision_width * 2
-
-    full, pruned = decoder_flops((), facts), decoder_flops(chosen.stages, facts)
+    sizes = model_sizes(source)
+    facts = sizes.facts
+    asked = [*budgets] if budgets or stages else [DEFAULT_BUDGET]
+    rows = [_row(budget, schedule, (), facts) for budget in asked]
+    if stages:
+        rows.append(_row("stages", schedule, stages, facts))
+    if all("refused" in row for row in rows):
+        raise UsageError("\n".join(row["refused"] for row in rows))
     return {
-        "model": source.id,
-        "visual tokens": facts.visual_tokens,
-        "nominal budget": chosen.nominal,
-        "stages": ", ".join(f"after layer {s.after_layer}: {s.keep}" for s in chosen.stages),
-        "mean tokens leaving a layer": round(mean_tokens(chosen.stages, facts.visual_tokens, facts.decoder_depth), 1),
-        "mean tokens entering a layer": round(
-            mean_tokens(chosen.stages, facts.visual_tokens, facts.decoder_depth, "entering"), 1
-        ),
-        "prefill TFLOP, all tokens": round(full / 1e12, 6),
-        "prefill TFLOP, pruned": round(pruned / 1e12, 6),
-        "candidates": len(space.candidates),
-        "samples": samples,
-        "evaluations, exhaustive": samples * len(space.candidates),
-        "cache bytes a picture": record,
-        "cache GB, one picture a sample": round(record * samples / 1e9, 3),
+        "model": {
+            "id": source.id,
+            "family": sizes.family,
+            "sizes_from": sizes.origin,
+            "visual_tokens": facts.visual_tokens,
+            "scaling": facts.scaling,
+            "decoder_layers": facts.decoder_depth,
+            "text_tokens": TEXT_TOKENS,
+        },
+        "unpruned": _cost((), facts),
+        "budgets": rows,
+        "calibration": _calibration(facts, per_class),
     }
 
 
-def decoder_flops(stages: Sequence[Stage], facts: FamilyFacts) -> int:
+def _row(budget: str, schedule: str, stages: Sequence[tuple[int, int]], facts: FamilyFacts) -> dict[str, Any]:
+    """One budget: its stages and cost, or why it is refused."""
+    try:
+        chosen = run_budget(budget, schedule, stages, facts.visual_tokens, facts.decoder_depth)
+    except UsageError as error:
+        return {"asked": budget, "refused": str(error)}
+    full, pruned = _cost((), facts), _cost(chosen.stages, facts)
+    return {
+        "asked": budget,
+        "nominal": chosen.nominal,
+        "schedule": chosen.schedule,
+        "stages": [{"after_layer": stage.after_layer, "keep": stage.keep} for stage in chosen.stages],
+        **_means(chosen),
+        **pruned,
+        "flops_ratio": full["prefill_flops"] / pruned["prefill_flops"],
+        "kv_share": pruned["kv_bytes"] / full["kv_bytes"],
+    }
+
+
+def _means(budget: Budget) -> dict[str, float]:
+    return {"mean_tokens_leaving": budget.mean_leaving, "mean_tokens_entering": budget.mean_entering}
+
+
+def _cost(stages: Sequence[Stage], facts: FamilyFacts) -> dict[str, int]:
+    """Counted on the tokens entering a layer, and the FLOPs also on those leaving it, as published."""
+    return {
+        "prefill_flops": decoder_flops(stages, facts),
+        "prefill_flops_leaving": decoder_flops(stages, facts, "leaving"),
+        "kv_bytes": kv_bytes(
+            stages,
+            visual_tokens=facts.visual_tokens,
+            text_tokens=TEXT_TOKENS,
+            depth=facts.decoder_depth,
+            kv_heads=facts.kv_heads,
+            head_width=facts.head_width or facts.decoder_width // facts.heads,
+        ),
+    }
+
+
+def _calibration(facts: FamilyFacts, per_class: int) -> dict[str, int | None]:
+    """Bytes of the cache are known only where all pictures have the same number of patches, one per visual token."""
+    candidates = len(make_space(facts.default_layer).candidates)
+    samples = per_class * len(INTENT_IDS)
+    record = (facts.vision_depth + 1) * facts.visual_tokens * facts.vision_width * 2
+    known = facts.scaling == "absolute"
+    return {
+        "per_class": per_class,
+        "candidates": candidates,
+        "samples": samples,
+        "evaluations_exhaustive": samples * candidates,
+        "cache_bytes_a_picture": record if known else None,
+        "cache_bytes": record * samples if known else None,
+    }
+
+
+def decoder_flops(stages: Sequence[Stage], facts: FamilyFacts, convention: Convention = "entering") -> int:
     """FLOPs of one prefill with :data:`TEXT_TOKENS` of text; empty stages prune nothing."""
     return prefill_flops(
         stages,
@@ -63,4 +136,6 @@ def decoder_flops(stages: Sequence[Stage], facts: FamilyFacts) -> int:
         ffn=facts.ffn_width,
         heads=facts.heads,
         kv_heads=facts.kv_heads,
+        head_width=facts.head_width,
+        convention=convention,
     )

@@ -167,6 +167,7 @@ def _budget(summary: Summary) -> str:
         (
             [f"{first} to {last}" if last > first else first, count, f"{count * share:.1f} %"]
             for first, last, count in spans
+            if last >= first  # a stage before the decoder leaves no layer to all tokens
         ),
     )
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from .canonical import sha256_hex, write_atomic
 from .errors import MismatchError, ProfileError, UsageError, field_diff
-from .profile import MAX_BYTES, ModelSpec, Profile, RouterSpec, parse_profile
+from .profile import MAX_BYTES, SCHEMA_VERSION, ModelSpec, Profile, RouterSpec, parse_profile
 
 FILE_NAME = "profile.json"
-SCHEMA_ID = "urn:claspkit:schema:clasp-profile:1.0"
+SCHEMA_ID = f"urn:claspkit:schema:clasp-profile:{SCHEMA_VERSION}"
 MAX_ROUTER_BYTES = 64 * 2**20
 
 

@@ -6,14 +6,34 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
-from .budget import MAX_STAGES, Budget, Convention, Stage, check_stages, mean_tokens
+from .budget import (
+    BEFORE_DECODER,
+    MAX_STAGES,
+    Budget,
+    Convention,
+    Scaling,
+    Stage,
+    check_stages,
+    mean_tokens,
+    prunes_before_decoder,
+)
 from .canonical import canonical_json, digest, strict_loads
 from .errors import ProfileError, UsageError, shorten
 from .intents import INTENT_IDS, taxonomy_digest
 
 MAX_BYTES = 2**20
+SCHEMA_VERSION = "1.1"
 LAYER_CONVENTION = "hidden_states, 0 = embeddings"
 WEIGHT_TOLERANCE = 1e-6
 MEAN_TOLERANCE = 0.01  # of a token: a stated mean may be rounded for people, not invented
@@ -27,6 +47,7 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 ScorerName = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}@[0-9]{1,6}$")]
 IntentId = Literal["object", "attribute", "text", "scene", "spatial", "counting", "action", "intention", "default"]
 Layer = Annotated[int, Field(ge=0, le=_MAX_LAYER)]
+StageLayer = Annotated[int, Field(ge=BEFORE_DECODER, le=_MAX_LAYER)]
 Depth = Annotated[int, Field(ge=1, le=_MAX_LAYER)]
 Width = Annotated[int, Field(ge=1, le=2**20)]
 Tokens = Annotated[int, Field(ge=1, le=2**20)]
@@ -39,11 +60,18 @@ Signed = Annotated[float, Field(ge=-1.0, le=1.0)]
 class _Spec(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @model_serializer(mode="wrap")
+    def _leave_out_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Only fields of later minor versions have defaults. Left out where they have that value, they change neither
+        the digest of an older file nor what an older reader can read."""
+        later = {name: field.default for name, field in type(self).model_fields.items() if not field.is_required()}
+        return {name: value for name, value in write(self).items() if name not in later or value != later[name]}
+
 
 class StageSpec(_Spec):
-    """Decoder layers > ``after_layer`` (0-based) see ``keep`` visual tokens."""
+    """Decoder layers > ``after_layer`` (0-based; -1 is before the decoder) see ``keep`` visual tokens."""
 
-    after_layer: Layer
+    after_layer: StageLayer
     keep: Tokens
 
 
@@ -75,33 +103,42 @@ class ModelSpec(_Spec):
 
 
 class BudgetSpec(_Spec):
-    """The token schedule and its two means per decoder layer: tokens leaving a layer, tokens entering it."""
+    """The token schedule and its two means per decoder layer: tokens leaving a layer, tokens entering it.
+
+    ``scaling`` (since 1.1) says what ``keep`` means for a picture of another size than the model's reference.
+    """
 
     nominal: Tokens
     stages: Annotated[tuple[StageSpec, ...], Field(min_length=1, max_length=MAX_STAGES)]
     schedule: Name
     mean_tokens_leaving: Annotated[float, Field(ge=0.0, le=2.0**20)]
     mean_tokens_entering: Annotated[float, Field(ge=0.0, le=2.0**20)]
+    scaling: Scaling = "absolute"
 
     @classmethod
-    def from_budget(cls, budget: Budget) -> BudgetSpec:
-        """The same schedule as it stands in a profile."""
+    def from_budget(cls, budget: Budget, scaling: Scaling = "absolute") -> BudgetSpec:
+        """The same schedule as it stands in a profile; ``scaling`` is the model family's."""
         return cls(
             nominal=budget.nominal,
             stages=tuple(StageSpec(after_layer=item.after_layer, keep=item.keep) for item in budget.stages),
             schedule=budget.schedule,
             mean_tokens_leaving=budget.mean_leaving,
             mean_tokens_entering=budget.mean_entering,
+            scaling=scaling,
         )
 
 
 class SelectionSpec(_Spec):
-    """How tokens are chosen: reference rows of the saliency, features compared, k-means rounds, tie width."""
+    """How tokens are chosen: reference rows of the saliency, features compared, k-means rounds, tie width.
 
-    saliency: Literal["text", "last"]
+    ``positions`` (since 1.1): kept tokens "keep" their position ids, or "renumber" closes the gaps.
+    """
+
+    saliency: Literal["text", "last", "cls"]
     features: Literal["aligned"]
     kmeans_iterations: Annotated[int, Field(ge=0, le=100)]
     tie_tolerance: Annotated[float, Field(ge=0.0, le=0.1)]
+    positions: Literal["keep", "renumber"] = "keep"
 
 
 class RouterSpec(_Spec):
@@ -195,7 +232,7 @@ class ProfileBody(_Spec):
     def _check_against_each_other(self) -> Self:
         if self.taxonomy != taxonomy_digest():
             raise ProfileError("taxonomy", "it was made for another set of intents than this version has")
-        _check_budget(self.budget, self.model)
+        _check_budget(self.budget, self.model, self.selection)
         for index, (spec, intent) in enumerate(zip(self.classes, INTENT_IDS, strict=True)):
             if spec.intent != intent:
                 raise ProfileError(f"classes[{index}].intent", f"{spec.intent!r} where {intent!r} belongs")
@@ -246,7 +283,7 @@ def seal(fields: Mapping[str, Any]) -> Profile:
     """
     constants = {
         "format": "clasp-profile",
-        "schema_version": "1.0",
+        "schema_version": SCHEMA_VERSION,
         "layer_index_convention": LAYER_CONVENTION,
         "taxonomy": taxonomy_digest(),
         "extensions": {},
@@ -305,12 +342,18 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _check_budget(budget: BudgetSpec, model: ModelSpec) -> None:
+def _check_budget(budget: BudgetSpec, model: ModelSpec, selection: SelectionSpec) -> None:
     stages = [Stage(stage.after_layer, stage.keep) for stage in budget.stages]
     try:
         check_stages(stages, model.visual_tokens, model.decoder_depth)
     except UsageError as error:
         raise ProfileError("budget.stages", str(error)) from None
+    if prunes_before_decoder(stages) and selection.saliency != "cls":
+        raise ProfileError(
+            "selection.saliency",
+            f"{selection.saliency!r} is attention inside the decoder, and the first stage prunes before it: only "
+            "'cls', the vision encoder's own attention, can be had there",
+        )
     if budget.nominal > model.visual_tokens:
         raise ProfileError("budget.nominal", f"{budget.nominal} of {model.visual_tokens} tokens")
     conventions: tuple[Convention, ...] = ("leaving", "entering")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from PIL import Image
 from torch import Tensor
+from transformers import BatchEncoding
 
 from .models import LoadedModel
+from .processors import SplitProcessor
 
 
 def chat_text(loaded: LoadedModel, prompt: str) -> str:
@@ -24,17 +25,28 @@ def chat_text(loaded: LoadedModel, prompt: str) -> str:
     return text
 
 
-def batch_inputs(loaded: LoadedModel, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> Any:
+def batch_inputs(
+    loaded: LoadedModel, pictures: Sequence[Image.Image], prompts: Sequence[str]
+) -> BatchEncoding:
     """Build a left-padded batch with one picture per prompt.
 
     Returns:
-        A BatchEncoding with ``input_ids`` (B, S) int64, ``attention_mask`` (B, S) and ``pixel_values``
-        (B, 3, H, W), on the model's device.
+        What the model's ``generate`` takes, on its device: ``input_ids`` (B, S) int64, ``attention_mask`` (B, S),
+        ``pixel_values`` in the model's dtype, and whatever else its family needs (sizes, grids, token types).
     """
-    loaded.processor.tokenizer.padding_side = "left"
-    texts = [chat_text(loaded, prompt) for prompt in prompts]
-    batch = loaded.processor(images=list(pictures), text=texts, return_tensors="pt", padding=True)
-    return batch.to(loaded.model.device, dtype=loaded.model.dtype)
+    processor = loaded.processor
+    if isinstance(processor, SplitProcessor):
+        batch = BatchEncoding(processor.build(pictures, prompts))
+    else:
+        processor.tokenizer.padding_side = "left"
+        texts = [chat_text(loaded, prompt) for prompt in prompts]
+        batch = processor(images=list(pictures), text=texts, return_tensors="pt", padding=True)
+    return BatchEncoding(
+        {
+            name: value.to(loaded.model.device, dtype=loaded.model.dtype if value.is_floating_point() else None)
+            for name, value in batch.items()
+        }
+    )
 
 
 def text_inputs(loaded: LoadedModel, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -7,24 +7,40 @@ import importlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from claspkit.profiles.errors import BadDataError, UsageError
-from claspkit.profiles.profile import ModelSpec
 
 from .families import Family, FamilyFacts, find_family
+from .processors import load_processor
+
+if TYPE_CHECKING:  # it needs pydantic; only who describes a model for a profile does
+    from claspkit.profiles.profile import ModelSpec
 
 ALIASES: dict[str, str] = {
     "llava-1.5-7b": "llava-hf/llava-1.5-7b-hf",
     "llava-1.5-13b": "llava-hf/llava-1.5-13b-hf",
+    "llava-next-7b": "llava-hf/llava-v1.6-vicuna-7b-hf",
+    "llava-next-13b": "llava-hf/llava-v1.6-vicuna-13b-hf",
+    "video-llava-7b": "LanguageBind/Video-LLaVA-7B-hf",
+    "qwen2.5-vl-7b": "Qwen/Qwen2.5-VL-7B-Instruct",
+    "internvl3-8b": "OpenGVLab/InternVL3-8B-hf",
 }
-"""Short names for hub ids. ``mini`` is the model that ships with the package."""
+"""Short names for hub ids; the sizes of each are in ``configs/``. ``mini`` is the model inside the package."""
 
 MINI = "mini"
 
+FROM_FOLDER, FROM_HUB, FROM_PACKAGE = (
+    "the config in the model's folder",
+    "the model's own config from the hub or its cache",
+    "the config that ships with claspkit",
+)
+"""Where a model's sizes were read."""
+
+_HUB_TIMEOUT = 3.0  # seconds for one sign of life; fetching a config is then given all its retries
 _SAMPLED_VALUES = 4096  # per tensor in a fingerprint: a fine-tune moves nearly all of them, reading them is cheap
 
 
@@ -56,6 +72,21 @@ class LoadedModel:
     family: Family
     spec: ModelSpec
     source: ModelSource
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """What a model's config says, with no weights loaded.
+
+    Attributes:
+        family: id of the model family.
+        facts: its sizes.
+        origin: one of :data:`FROM_FOLDER`, :data:`FROM_HUB` and :data:`FROM_PACKAGE`.
+    """
+
+    family: str
+    facts: FamilyFacts
+    origin: str
 
 
 def resolve_model(name: str, revision: str | None = None) -> ModelSource:
@@ -111,14 +142,14 @@ def load_model(
     chosen: Any = dtype or (torch.float32 if place.type == "cpu" else "auto")
     extra = {"attn_implementation": attention} if attention else {}
     try:
-        processor = transformers.AutoProcessor.from_pretrained(source.location, revision=source.revision)
         model = transformers.AutoModelForImageTextToText.from_pretrained(
             source.location, revision=source.revision, dtype=chosen, use_safetensors=True, **extra
         )
+        family = find_family(model)
+        processor = load_processor(source.location, source.revision, family.id, model.config)
     except (OSError, ValueError, ImportError) as error:
         raise _not_loaded(source, error) from error
     model = model.to(place).eval()
-    family = find_family(model)
     commit = None if source.local else getattr(model.config, "_commit_hash", None) or source.revision
     return LoadedModel(model, processor, family, describe(model, family, source.id, commit), source)
 
@@ -137,19 +168,63 @@ def _usable_device(name: str) -> torch.device:
 
 
 def config_facts(source: ModelSource) -> FamilyFacts:
+    """Read a model's sizes from its config alone; see :func:`model_sizes`."""
+    return model_sizes(source).facts
+
+
+def model_sizes(source: ModelSource) -> ModelSizes:
     """Read a model's sizes from its config alone; no weights are loaded.
+
+    The config that ships for an alias is read only where cache and hub do not deliver the model's own.
 
     Raises:
         UsageError: the config cannot be found or fetched, or no family supports the model.
     """
     transformers: Any = importlib.import_module("transformers")
     try:
-        config = transformers.AutoConfig.from_pretrained(source.location, revision=source.revision)
+        config, origin = _read_config(source)
         with torch.device("meta"):
             model = transformers.AutoModelForImageTextToText.from_config(config)
     except (OSError, ValueError) as error:
         raise _not_loaded(source, error) from error
-    return find_family(model).facts(model)
+    family = find_family(model)
+    return ModelSizes(family.id, family.facts(model), origin)
+
+
+def _read_config(source: ModelSource) -> tuple[Any, str]:
+    """Return a config and its origin: from folder or cache, from a hub that answers, or from the package."""
+    read: Any = importlib.import_module("transformers").AutoConfig.from_pretrained
+    if source.local:
+        return read(source.location), FROM_FOLDER
+    shipped = shipped_config(source)
+    if shipped is None:
+        return read(source.location, revision=source.revision), FROM_HUB
+    try:
+        return read(source.location, local_files_only=True), FROM_HUB
+    except OSError:  # not in the cache
+        if _hub_answers(source.location):
+            return read(source.location), FROM_HUB
+        return read(str(shipped)), FROM_PACKAGE
+
+
+def shipped_config(source: ModelSource) -> Path | None:
+    """Return the config that ships for a hub id with an alias; None for others, and for a revision asked for."""
+    alias = next((name for name, location in ALIASES.items() if location == source.location), None)
+    return None if alias is None or source.revision else Path(__file__).with_name("configs") / f"{alias}.json"
+
+
+def _hub_answers(repository: str) -> bool:
+    """Ask once and briefly: without network the usual way to a file is half a minute of retries."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    if HF_HUB_OFFLINE:
+        return False
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, "config.json"), timeout=_HUB_TIMEOUT)
+    except Exception:  # its HTTP library's errors have no common base that we depend on
+        return False
+    return True
 
 
 def _not_loaded(source: ModelSource, error: Exception) -> UsageError:
@@ -170,6 +245,8 @@ def _not_loaded(source: ModelSource, error: Exception) -> UsageError:
 
 def describe(model: nn.Module, family: Family, model_id: str, revision: str | None) -> ModelSpec:
     """Return the facts a profile records about a model; ``model_id`` and ``revision`` are the caller's word."""
+    from claspkit.profiles.profile import ModelSpec
+
     facts = family.facts(model)
     return ModelSpec(
         family=family.id,

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from claspkit.profiles.profile import Profile
+from claspkit.profiles.budget import keep_for
+from claspkit.profiles.errors import UsageError
 
 from .selection import ITERATIONS, TIE_TOLERANCE, split_budget
+
+if TYPE_CHECKING:  # reading a profile needs pydantic, pruning by a plan does not
+    from claspkit.profiles.profile import Profile
 
 SALIENCY = "text"
 """Reference rows of the saliency: the prompt's text rows after the picture (method.md section 3)."""
@@ -33,14 +38,18 @@ class RowPlan:
 
 @dataclass(frozen=True)
 class PrunePlan:
-    """How a batch is pruned: one rectangular budget, one row plan per sample.
+    """How a batch is pruned: one budget, one row plan per prompt.
 
     Attributes:
-        stages: (after_layer, keep) pairs, ascending; decoder layers > after_layer see ``keep`` visual tokens.
-        rows: one per sample of the batch.
-        saliency: "text" (prompt rows after the picture) or "last" (the last prompt row).
+        stages: (after_layer, keep) pairs, ascending; decoder layers > after_layer see ``keep`` visual tokens. Layer
+            -1 is a stage before the decoder.
+        rows: one per prompt of the batch.
+        saliency: "text" (prompt rows after the picture), "last" (the last prompt row) or "cls" (the vision encoder).
         iterations: rounds of spherical k-means.
         tie_tolerance: cosines closer than this are equal.
+        positions: "keep" leaves kept tokens their position ids, "renumber" closes the gaps at every stage.
+        scaling: "absolute" or "share", see :func:`claspkit.profiles.budget.keep_for`.
+        visual_tokens: tokens of the reference picture that a share refers to; needed for "share" alone.
     """
 
     stages: tuple[tuple[int, int], ...]
@@ -48,6 +57,9 @@ class PrunePlan:
     saliency: str = SALIENCY
     iterations: int = ITERATIONS
     tie_tolerance: float = TIE_TOLERANCE
+    positions: str = "keep"
+    scaling: str = "absolute"
+    visual_tokens: int | None = None
 
     @classmethod
     def from_profile(cls, profile: Profile, intents: Sequence[str]) -> PrunePlan:
@@ -62,6 +74,9 @@ class PrunePlan:
             saliency=profile.selection.saliency,
             iterations=profile.selection.kmeans_iterations,
             tie_tolerance=profile.selection.tie_tolerance,
+            positions=profile.selection.positions,
+            scaling=profile.budget.scaling,
+            visual_tokens=profile.model.visual_tokens,
         )
 
     @property
@@ -69,14 +84,34 @@ class PrunePlan:
         """Every vision layer that some row needs, ascending."""
         return tuple(sorted({layer for row in self.rows for layer in row.layers}))
 
-    def weights(self) -> Tensor:
-        """Fusion weights over :attr:`layers`, (B, L) float64."""
-        table = torch.zeros(len(self.rows), len(self.layers), dtype=torch.float64)
+    def weights(self, layers: Sequence[int] | None = None) -> Tensor:
+        """Fusion weights over ``layers`` (:attr:`layers` if not given), (B, L) float64."""
+        order = list(self.layers if layers is None else layers)
+        table = torch.zeros(len(self.rows), len(order), dtype=torch.float64)
         for index, row in enumerate(self.rows):
             for layer, weight in zip(row.layers, row.weights, strict=True):
-                table[index, self.layers.index(layer)] += weight
+                table[index, order.index(layer)] += weight
         return table
 
-    def pivots(self, keep: int) -> list[int]:
-        """Attention pivots of every row for a stage that keeps ``keep`` tokens."""
-        return [split_budget(row.rho, keep) for row in self.rows]
+    def fuses_alike(self) -> bool:
+        """Whether all rows have the same layers and weights, so that it does not matter whose picture is whose."""
+        return len({(row.layers, row.weights) for row in self.rows}) == 1
+
+    def keeps(self, tokens: Sequence[int], pictures: Sequence[int]) -> list[list[int]]:
+        """Tokens every stage keeps of every row: one list per stage, one count per row.
+
+        Args:
+            tokens: visual tokens per row.
+            pictures: pictures per row.
+        """
+        if self.scaling == "share" and self.visual_tokens is None:
+            raise UsageError("a budget that is a share of a picture's tokens needs the reference picture's token count")
+        reference = self.visual_tokens or 1
+        return [
+            [keep_for(keep, n, count, reference, self.scaling) for n, count in zip(tokens, pictures, strict=True)]
+            for _, keep in self.stages
+        ]
+
+    def pivots(self, keeps: Sequence[int]) -> list[int]:
+        """Attention pivots of every row for a stage that keeps ``keeps`` tokens."""
+        return [split_budget(row.rho, keep) if keep else 0 for row, keep in zip(self.rows, keeps, strict=True)]

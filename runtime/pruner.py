@@ -4,110 +4,156 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
-import torch
 from torch import Tensor, nn
 
 from claspkit.profiles.errors import UsageError
-from claspkit.profiles.files import check_model
-from claspkit.profiles.profile import Profile
-from claspkit.router.route import make_router
 
 from .families import Family, find_family
-from .fusion import fuse
-from .models import describe
 from .plan import PrunePlan
-from .stages import DecoderStages, StageTrace
+from .prefill import StageTrace
+from .prompts import PromptReader
+from .surgery import Needs, Surgery, needs_of
+
+if TYPE_CHECKING:
+    from claspkit.profiles.profile import Profile
 
 
 class Pruned:
-    """What a person may ask a pruned model.
+    """A model under a profile: a context manager, or for good with :meth:`attach` until :meth:`remove`.
 
     Attributes:
-        intents: the intent of every row of the batch.
+        intents: the intent of every prompt of the last batch, or of the next one where they were given.
     """
 
-    def __init__(self, intents: Sequence[str], stages: DecoderStages) -> None:
-        self.intents = tuple(intents)
-        self._stages = stages
+    def __init__(
+        self,
+        model: nn.Module,
+        profile: Profile,
+        *,
+        intents: Sequence[str] | str | None,
+        prompts: Sequence[str] | None,
+        processor: Any,
+        folder: Path | None,
+    ) -> None:
+        from claspkit.profiles.files import check_model
+        from claspkit.router.route import make_router
+
+        from .models import describe
+
+        family = find_family(model)
+        check_model(profile, describe(model, family, profile.model.id, profile.model.revision))
+        self._profile = profile
+        self._route = make_router(profile.router, folder)
+        self._reader = PromptReader(processor, family.placeholder_ids(model)) if processor is not None else None
+        self._fixed: tuple[str, ...] | str | None = None
+        self.intents: tuple[str, ...] = ()
+        if [intents, prompts, processor].count(None) != 2:
+            raise UsageError(
+                "prune() needs one of intents=[...] (one per prompt, or one for all), prompts=[...] (routed by the "
+                "profile) and processor=... (the prompts are read from every batch's tokens)"
+            )
+        if processor is None:
+            self.use(intents=intents, prompts=prompts)
+        layers = tuple(sorted({layer for spec in profile.classes for layer in spec.layers}))
+        whole = PrunePlan.from_profile(profile, ())
+        self._surgery = Surgery(
+            model, family, self._plan, Needs(whole.stages, layers, whole.saliency, whole.positions)
+        )
+
+    def use(self, *, intents: Sequence[str] | str | None = None, prompts: Sequence[str] | None = None) -> None:
+        """Say what the next batches ask for: ``intents``, one per prompt or one for all, or ``prompts`` to route.
+
+        Raises:
+            UsageError: both or neither, or an unknown intent.
+        """
+        if (intents is None) == (prompts is None):
+            raise UsageError("give either intents=[...] or prompts=[...]")
+        if prompts is not None:
+            intents = [label.intent for label in self._route(prompts)]
+        assert intents is not None
+        self._fixed = intents if isinstance(intents, str) else tuple(intents)
+        self.intents = (intents,) if isinstance(intents, str) else tuple(intents)
+        PrunePlan.from_profile(self._profile, self.intents)  # an unknown intent is refused here, not in the forward
+
+    def attach(self) -> Self:
+        """Prune from now on, until :meth:`remove`."""
+        self._surgery.attach()
+        return self
+
+    def remove(self) -> None:
+        """Take every hook off; the model is as it was."""
+        self._surgery.remove()
+
+    def __enter__(self) -> Self:
+        return self.attach()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
 
     @property
-    def trace(self) -> list[StageTrace]:
-        """What every stage of the last prefill kept."""
-        return self._stages.trace
+    def last(self) -> tuple[StageTrace, ...]:
+        """What every stage of the last prompt kept and why; empty before the first one."""
+        return self._surgery.last
+
+    def _plan(self, ids: Tensor, attention: Tensor | None) -> PrunePlan:
+        if self._fixed is None:
+            assert self._reader is not None
+            self.intents = tuple(label.intent for label in self._route(self._reader.read(ids, attention)))
+        elif isinstance(self._fixed, str):
+            self.intents = (self._fixed,) * ids.shape[0]
+        else:
+            self.intents = self._fixed
+        return PrunePlan.from_profile(self._profile, self.intents)
 
 
-@contextmanager
 def prune(
     model: nn.Module,
     profile: Profile,
     *,
-    intents: Sequence[str] | None = None,
+    intents: Sequence[str] | str | None = None,
     prompts: Sequence[str] | None = None,
+    processor: Any = None,
     folder: Path | None = None,
-) -> Iterator[Pruned]:
-    """Prune ``model`` by ``profile`` inside the block; afterwards the model is as it was.
+) -> Pruned:
+    """Prune ``model`` by ``profile``: inside ``with prune(...) as pruned:``, or from ``prune(...).attach()`` on.
 
     Args:
         model: a transformers vision-language model of a supported family.
         profile: the calibrated profile; it must have been made for this model.
-        intents: one intent id per row of the batches run inside the block.
-        prompts: the users' texts instead, one per row; the profile's router gives each its intent.
+        intents: one intent id per prompt of the batches to come, or one for all.
+        prompts: the users' texts instead, one per prompt; the profile's router gives each its intent.
+        processor: the model's processor instead: the texts are read from every batch's tokens, then routed.
         folder: the profile's folder, where its router finds its files.
-
-    Yields:
-        :class:`Pruned`, with the intents used and, after a forward, what every stage kept.
 
     Raises:
         MismatchError: the profile was made for another model; the text lists the differing fields.
-        UsageError: not exactly one of ``intents`` and ``prompts`` was given, or an unknown intent.
+        UsageError: not exactly one of ``intents``, ``prompts`` and ``processor`` was given, or an unknown intent.
     """
-    if (intents is None) == (prompts is None):
-        raise UsageError("prune() needs either intents=[...] (one per row) or prompts=[...] (routed by the profile)")
-    family = find_family(model)
-    check_model(profile, describe(model, family, profile.model.id, profile.model.revision))
-    if intents is None:
-        assert prompts is not None
-        intents = [label.intent for label in make_router(profile.router, folder)(prompts)]
-    with apply_plan(model, family, PrunePlan.from_profile(profile, intents)) as stages:
-        yield Pruned(intents, stages)
+    return Pruned(model, profile, intents=intents, prompts=prompts, processor=processor, folder=folder)
 
 
 @contextmanager
-def apply_plan(model: nn.Module, family: Family, plan: PrunePlan) -> Iterator[DecoderStages]:
+def apply_plan(model: nn.Module, family: Family, plan: PrunePlan) -> Iterator[Surgery]:
     """Fuse and prune by a plan inside the block: the profile-free core of :func:`prune`.
 
-    Batches enter as the model's own ``input_ids`` and ``pixel_values``. A caller that has fused features already
-    gives ``inputs_embeds`` instead, after announcing the visual tokens with ``stages.expect(mask)``.
+    Batches enter as the model's own ``input_ids`` and pixels. A caller that has fused features already gives
+    ``inputs_embeds`` instead, after announcing the visual tokens with ``.expect(mask)``. A plan with one row serves
+    batches of any size.
     """
-    stages = DecoderStages(plan, family.decoder_layers(model))
-    image_token = family.image_token_id(model)
 
-    def find_visual(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        ids = kwargs.get("input_ids", args[0] if args else None)
-        if ids is not None and bool((ids == image_token).any()):
-            stages.expect(ids == image_token)
+    def planner(ids: Tensor, _: Tensor | None) -> PrunePlan:
+        return replace(plan, rows=plan.rows * ids.shape[0]) if len(plan.rows) == 1 else plan
 
-    with family.capture(model, plan.layers) as seen:
-
-        def fuse_layers(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
-            pictures = args[0].shape[0]
-            if pictures != len(plan.rows):
-                raise UsageError(
-                    f"{pictures} pictures for {len(plan.rows)} prompts: a pruned batch takes one picture per prompt"
-                )
-            layers = torch.stack([family.patch_tokens(model, seen[layer]) for layer in plan.layers])
-            return (fuse(layers, plan.weights()),)
-
-        handles = [
-            family.trunk(model).register_forward_pre_hook(find_visual, with_kwargs=True),
-            family.projector(model).register_forward_pre_hook(fuse_layers),
-            *stages.attach(family.decoder(model)),
-        ]
-        try:
-            yield stages
-        finally:
-            for handle in handles:
-                handle.remove()
+    surgery = Surgery(model, family, planner, needs_of(plan))
+    surgery.attach()
+    try:
+        yield surgery
+    finally:
+        surgery.remove()

@@ -6,24 +6,79 @@ map is never asked for, so the model's attention backend stays what it is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+_MOST_LOGITS = 2**25
+"""Attention logits held at once, float32: 128 MiB. Long prompts are worked through in blocks of rows."""
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Apply rotary position embedding in the half-split layout of the Llama family.
 
     Args:
-        states: (B, H, S, C) with C even.
-        cos: (B or 1, S, C).
-        sin: (B or 1, S, C).
+        states: (B, H, S, C); channels beyond those of ``cos`` are left as they are.
+        cos: (B or 1, S, c) with c <= C even.
+        sin: (B or 1, S, c).
 
     Returns:
         (B, H, S, C), the dtype of ``states``.
     """
-    half = states.shape[-1] // 2
-    turned = torch.cat((-states[..., half:], states[..., :half]), dim=-1)
-    return states * cos[:, None] + turned * sin[:, None]
+    width = cos.shape[-1]
+    turning, rest = states[..., :width], states[..., width:]
+    half = width // 2
+    turned = torch.cat((-turning[..., half:], turning[..., :half]), dim=-1)
+    result = turning * cos[:, None] + turned * sin[:, None]
+    return torch.cat((result, rest), dim=-1) if rest.shape[-1] else result
+
+
+def merge_axes(part: Tensor, sections: Sequence[int]) -> Tensor:
+    """Rotary cos or sin with one plane per position axis -> one: (3, B, S, C) -> (B, S, C).
+
+    Channels come in bands of ``sections`` widths, twice over; band i turns by axis i mod 3 (time, height, width).
+    Newer releases of transformers hand over the merged form; a part of three dimensions is returned as it is.
+    """
+    if part.ndim == 3:
+        return part
+    bands = part.split([*sections, *sections], dim=-1)
+    return torch.cat([band[index % part.shape[0]] for index, band in enumerate(bands)], dim=-1)
+
+
+def reference_attention(
+    query: Tensor,
+    key: Tensor,
+    *,
+    rotary: tuple[Tensor, ...],
+    reference: Tensor,
+    real: Tensor,
+    width: int,
+    scaling: float,
+) -> Tensor:
+    """Saliency of every position of a causal layer from its projections: :func:`mean_attention` of the last T rows.
+
+    Args:
+        query: (B, S, H * C) or (B, S, H, C), what the query projection put out.
+        key: (B, S, G * C) or (B, S, G, C), what the key projection put out; G divides H.
+        rotary: (cos, sin), each (B or 1, S, c).
+        reference: (B, T) bool over the last T positions, True for reference rows.
+        real: (B, S) bool, False for positions no row may attend to.
+        width: C, channels of one head.
+        scaling: the layer's own factor on the dot product, usually ``1 / sqrt(C)``.
+
+    Returns:
+        (B, S) float32; 0 where no row attends.
+    """
+    rows, size = real.shape
+    tail = reference.shape[1]
+    cos, sin = rotary
+    queries = query[:, size - tail :].reshape(rows, tail, -1, width).transpose(1, 2)
+    queries = rotate(queries, cos[:, size - tail :], sin[:, size - tail :])
+    keys = rotate(key.reshape(rows, size, -1, width).transpose(1, 2), cos, sin)
+    places = torch.arange(size, device=key.device)
+    visible = (places <= places[size - tail :, None]) & real[:, None, :]
+    return mean_attention(queries, keys, visible, reference, scaling)
 
 
 def mean_attention(query: Tensor, key: Tensor, visible: Tensor, reference: Tensor, scaling: float) -> Tensor:
@@ -37,12 +92,21 @@ def mean_attention(query: Tensor, key: Tensor, visible: Tensor, reference: Tenso
         scaling: the layer's own factor on the dot product, usually ``1 / sqrt(C)``.
 
     Returns:
-        (B, S) float32 saliency of every position; 0 where no row attends.
+        (B, S) float32 saliency of every position (float64 for float64 input); 0 where no row attends.
     """
-    groups = query.shape[1] // key.shape[1]
-    keys = key.repeat_interleave(groups, dim=1) if groups > 1 else key
-    logits = torch.matmul(query.float(), keys.float().transpose(-1, -2)) * scaling
-    logits = logits.masked_fill(~visible[:, None], torch.finfo(logits.dtype).min)
-    rows = torch.softmax(logits, dim=-1).mean(dim=1) * visible
-    share = reference.to(rows.dtype) / reference.sum(dim=1, keepdim=True).clamp_min(1)
-    return torch.einsum("bts,bt->bs", rows, share)
+    rows, heads, tail, _ = query.shape
+    groups, size = key.shape[1], key.shape[2]
+    wide = torch.float64 if query.dtype == torch.float64 else torch.float32
+    keys = key.to(wide).transpose(-1, -2)
+    share = reference.to(wide) / reference.sum(dim=1, keepdim=True).clamp_min(1)
+    result = torch.zeros(rows, size, dtype=wide, device=query.device)
+    block = max(1, _MOST_LOGITS // (rows * heads * size))
+    for start in range(0, tail, block):
+        part = query[:, :, start : start + block].to(wide)
+        seen = visible[:, start : start + block]
+        # Heads that share a key are one longer matrix of rows: no copy of the keys per head.
+        logits = (part.reshape(rows, groups, -1, part.shape[-1]) @ keys).view(rows, heads, -1, size) * scaling
+        logits = logits.masked_fill(~seen[:, None], torch.finfo(wide).min)
+        mean = torch.softmax(logits, dim=-1).mean(dim=1) * seen
+        result = result + torch.einsum("bts,bt->bs", mean, share[:, start : start + block])
+    return result

@@ -1,7 +1,8 @@
 """Dual-stage selection of visual tokens: attention pivots, then similarity completion (CLASP Eq. 11-18).
 
-Pure tensor functions, batched over samples, in Gram space (``method.md`` section 8): one matrix of cosines serves
-every stage and every split. No Python loop over samples or clusters; the tie rules make the result deterministic.
+Pure tensor functions, batched over samples that may differ in tokens, in budget and in split. No Python loop over
+samples or clusters; the tie rules of ``method.md`` make the result deterministic. Nothing waits for the accelerator
+unless a caller asks for the check of the numbers.
 
 Shape alphabet: B samples, N visual tokens still alive, R tokens kept, K cluster slots, D channels.
 """
@@ -15,11 +16,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from claspkit.profiles.errors import BadDataError
+
+from .clusters import medoids
+from .cosines import ITERATIONS, Cosines, GramCosines
+from .gram import cosine_gram
+
+__all__ = ["ITERATIONS", "TIE_TOLERANCE", "Selection", "cosine_gram", "select", "split_budget"]
+
 TIE_TOLERANCE = 1e-6
 """Cosines closer than this are equal; also the squared norm under which a cluster sum counts as zero."""
-
-ITERATIONS = 5
-"""Rounds of spherical k-means; the best of the paper's ablation over 3, 5, 7, 9 and 11."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,32 @@ class Selection:
     """The kept set of one stage.
 
     Attributes:
-        kept: (B, R) int64, indices into the N tokens given, ascending in every row.
+        kept: (B, R) int64, indices into the N tokens given, ascending over the real slots, which come first.
         pivot: (B, R) bool, True for attention pivots, False for similarity completion.
+        real: (B, R) bool, False in slots that a row with a smaller count leaves unused; ``kept`` holds an index there
+            that is valid and means nothing.
+        finite: (B,) bool, False where saliency or features held NaN or infinity: the row's kept set means nothing.
+            Not looked at, and True, where the batch keeps everything.
     """
 
     kept: Tensor
     pivot: Tensor
+    real: Tensor
+    finite: Tensor
+
+    def check(self, what: str) -> None:
+        """Wait for the accelerator and refuse rows that are not finite; ``what`` names the data, in the plural.
+
+        Raises:
+            BadDataError: names the rows.
+        """
+        if not bool(self.finite.all()):
+            rows = ", ".join(str(row) for row, fine in enumerate(self.finite.tolist()) if not fine)
+            raise BadDataError(
+                f"{what} hold NaN, infinity or values that overflow in row {rows} of the batch (counted from 0); no "
+                "tokens can be selected from them. Look at that row's picture and prompt; if they are sound, load "
+                "the model in bfloat16 or float32"
+            )
 
 
 def split_budget(rho: float, keep: int) -> int:
@@ -45,140 +71,172 @@ def split_budget(rho: float, keep: int) -> int:
     return min(keep, math.floor(rho * keep + 0.5 + 1e-9))
 
 
-def cosine_gram(features: Tensor) -> Tensor:
-    """Return all pairwise cosines ``G = U U^T``.
-
-    Args:
-        features: (B, N, D), finite; half precision is lifted to float32 first.
-
-    Returns:
-        (B, N, N), float64 for float64 input and float32 otherwise. Rows of a zero-norm token are 0.
-    """
-    wide = features if features.dtype == torch.float64 else features.float()
-    norm = wide.norm(dim=-1, keepdim=True)
-    units = torch.where(norm > 0, wide / norm.clamp_min(torch.finfo(wide.dtype).tiny), 0.0)
-    return units @ units.transpose(-1, -2)
-
-
 def select(
     saliency: Tensor,
-    gram: Tensor,
-    keep: int,
+    similar: Cosines | Tensor,
+    keep: int | Sequence[int],
     pivots: Sequence[int],
     *,
+    valid: Tensor | None = None,
     iterations: int = ITERATIONS,
     tie_tolerance: float = TIE_TOLERANCE,
+    check: bool = True,
 ) -> Selection:
-    """Keep exactly ``keep`` tokens per sample: the most salient ones, then medoids of the least redundant rest.
+    """Keep exactly the budget of every sample: its most salient tokens, then medoids of the least redundant rest.
 
     Args:
-        saliency: (B, N), finite.
-        gram: (B, N, N), cosines from :func:`cosine_gram`.
-        keep: R, tokens to keep; all tokens are kept where ``keep >= N``.
+        saliency: (B, N), any floating dtype.
+        similar: cosines of the tokens, from :func:`claspkit.runtime.cosines.cosines`, or (B, N, N) from
+            :func:`cosine_gram`.
+        keep: tokens to keep, one count for all samples or one each (which may be 0); a sample that has no more tokens
+            than that keeps all of them.
         pivots: M_att per sample, from :func:`split_budget`.
+        valid: (B, N) bool, False for padding: never kept, and without influence on the rest, whatever it holds.
         iterations: rounds of spherical k-means.
         tie_tolerance: see :data:`TIE_TOLERANCE`.
+        check: refuse numbers that are not finite, which waits for the accelerator; otherwise the caller does, by
+            :meth:`Selection.check`.
 
     Returns:
-        The kept set in original order, R = min(keep, N).
+        The kept set in original order; R is the largest ``keep``, at most N.
 
     Raises:
         ValueError: shapes or counts that do not fit.
+        BadDataError: with ``check``, NaN or infinity.
     """
     rows, tokens = saliency.shape
-    if gram.shape != (rows, tokens, tokens) or len(pivots) != rows:
-        raise ValueError(
-            f"select: saliency is (B, N) = {tuple(saliency.shape)}, gram is {tuple(gram.shape)}, "
-            f"{len(pivots)} pivot counts"
-        )
-    if keep < 1 or any(not 0 <= count <= keep for count in pivots):
-        raise ValueError(f"select: keep = {keep} needs pivot counts in 0..{keep}, got {list(pivots)}")
-    if keep >= tokens:
-        everything = torch.arange(tokens, device=saliency.device).expand(rows, tokens)
-        return Selection(everything, torch.zeros_like(everything, dtype=torch.bool))
+    keeps = [keep] * rows if isinstance(keep, int) else list(keep)
+    _check_shapes(saliency, similar, valid, keeps, pivots)
+    if (isinstance(keep, int) and keep < 1) or any(not 0 <= p <= k for p, k in zip(pivots, keeps, strict=True)):
+        raise ValueError(f"select: keep = {keep} needs pivot counts in 0..keep for every row, got {list(pivots)}")
+    size = min(max(keeps, default=0), tokens)
+    if all(count >= tokens for count in keeps):
+        return _everything(saliency, valid)
 
-    counts = torch.tensor(pivots, device=saliency.device)[:, None]
-    is_pivot = _rank(-saliency) < counts
-    redundancy = _redundancy(gram, is_pivot)
-    slots = keep - min(pivots)
-    if slots == 0:
-        chosen = is_pivot
-    else:
-        medoid = _completion(saliency, gram, ~is_pivot, redundancy, keep - counts, slots, iterations, tie_tolerance)
-        chosen = _fill(is_pivot | medoid, redundancy, keep)
-    kept = torch.sort((~chosen).to(torch.uint8), dim=1, stable=True).indices[:, :keep]
-    return Selection(kept, is_pivot.gather(1, kept))
-
-
-def _rank(values: Tensor) -> Tensor:
-    """Rank of every entry in its row, 0 for the smallest; ties go to the lowest index. (B, N) -> (B, N) int64."""
-    order = torch.sort(values, dim=1, stable=True).indices
-    places = torch.arange(values.shape[1], device=values.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, places)
+    saliency = saliency.detach() if saliency.dtype == torch.float64 else saliency.detach().float()
+    similar = similar if isinstance(similar, Cosines) else _wrap(similar, valid)
+    sound = saliency.isfinite() if valid is None else saliency.isfinite() | ~valid
+    finite = sound.all(dim=1) & similar.finite
+    if valid is not None:
+        saliency = saliency.masked_fill(~valid, -torch.inf)
+    chosen, is_pivot, target = _choose(saliency, similar, keeps, pivots, valid, iterations, tie_tolerance)
+    kept = torch.sort((~chosen).to(torch.uint8), dim=1, stable=True).indices[:, :size]
+    real = torch.arange(size, device=saliency.device) < target
+    found = Selection(kept, is_pivot.gather(1, kept), real.expand_as(kept), finite)
+    if check:
+        found.check("saliency or features")
+    return found
 
 
-def _redundancy(gram: Tensor, is_pivot: Tensor) -> Tensor:
-    """``r_i = max over pivots j of G_ij``; without pivots the mean cosine to all tokens (Eq. 13). -> (B, N)."""
-    nearest = gram.masked_fill(~is_pivot[:, None, :], -torch.inf).amax(dim=2)
-    return torch.where(is_pivot.any(dim=1, keepdim=True), nearest, gram.mean(dim=2))
-
-
-def _completion(
+def _choose(
     saliency: Tensor,
-    gram: Tensor,
-    pool: Tensor,
-    redundancy: Tensor,
-    wanted: Tensor,
-    slots: int,
+    similar: Cosines,
+    keeps: Sequence[int],
+    pivots: Sequence[int],
+    valid: Tensor | None,
     iterations: int,
     tie_tolerance: float,
-) -> Tensor:
-    """Medoids of spherical k-means over the pool (Eq. 14-17, 36-41).
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens kept (B, N) bool, pivots among them (B, N) bool, and how many the sample keeps (B or 1, 1).
 
-    ``wanted`` (B, 1) is M_sim per sample, ``slots`` the largest of them; slots beyond a sample's own are shut.
-    Returns (B, N) bool. A cluster that ends empty yields no medoid: the caller fills its slot.
+    What the host knows shapes the work: counts are host integers, only N_i of padded rows is not.
     """
+    tokens, device = saliency.shape[1], saliency.device
+    part = [count < tokens for count in keeps]  # rows that may lose tokens, for all the host knows
+    heads = [p if open_ else 0 for p, open_ in zip(pivots, part, strict=True)]
+    wanted = [k - p if open_ else 0 for k, p, open_ in zip(keeps, pivots, part, strict=True)]
+    count, target = _column(heads, device), _column([min(k, tokens) for k in keeps], device)
+    open_rows = None if all(part) else _column([int(open_) for open_ in part], device) > 0
+    if valid is not None:
+        alive = valid.sum(dim=1, keepdim=True)
+        open_rows = target < alive
+        target = target.minimum(alive)
+
+    order = torch.sort(saliency, dim=1, descending=True, stable=True).indices[:, : max(heads)]
+    shown = (torch.arange(order.shape[1], device=device) < count).expand_as(order)
+    if open_rows is not None:
+        shown = shown & open_rows
+    is_pivot = torch.zeros_like(saliency, dtype=torch.bool).scatter_(1, order, shown)
+    chosen = is_pivot
+    slots = max(wanted)
+    if slots:
+        outside = is_pivot if valid is None else is_pivot | ~valid
+        redundancy = _redundancy(similar, order, shown, count, heads, wanted, valid)
+        by_redundancy = torch.sort(redundancy.masked_fill(outside, torch.inf), dim=1, stable=True).indices
+        pool, shut = ~outside, None
+        if len({number for number, open_ in zip(wanted, part, strict=True) if open_}) > 1:
+            own = _column(wanted, device)
+            shut = torch.arange(slots, device=device) >= own
+            pool = pool & (own > 0)
+        seeds = by_redundancy[:, :slots]
+        chosen = chosen | medoids(similar, saliency, pool, seeds, shut, iterations, tie_tolerance)
+        chosen = _fill(chosen, by_redundancy, target)
+    if open_rows is not None:
+        chosen = torch.where(open_rows, chosen, True if valid is None else valid)
+    return chosen, is_pivot, target
+
+
+def _redundancy(
+    similar: Cosines,
+    order: Tensor,
+    shown: Tensor,
+    count: Tensor,
+    heads: Sequence[int],
+    wanted: Sequence[int],
+    valid: Tensor | None,
+) -> Tensor:
+    """``r_i = max over pivots j of <u_i, u_j>``; without pivots the mean cosine to all tokens (Eq. 13). -> (B, N)."""
+    bare = any(number > 0 and not head for number, head in zip(wanted, heads, strict=True))
+    if not max(heads):
+        return similar.mean(valid)
+    # A slot that a row leaves unused repeats the row's first pivot, which cannot change a maximum.
+    nearest = similar.nearest(torch.where(shown, order, order[:, :1]))
+    return torch.where(count > 0, nearest, similar.mean(valid)) if bare else nearest
+
+
+def _fill(chosen: Tensor, by_redundancy: Tensor, target: Tensor) -> Tensor:
+    """Give every slot left empty to the unselected token of smallest redundancy. -> (B, N), ``target`` of them True."""
+    taken = chosen.gather(1, by_redundancy)
+    missing = target - chosen.sum(dim=1, keepdim=True)
+    taken = taken | ((~taken).cumsum(dim=1) <= missing)
+    return torch.zeros_like(chosen).scatter_(1, by_redundancy, taken)
+
+
+def _everything(saliency: Tensor, valid: Tensor | None) -> Selection:
     rows, tokens = saliency.shape
-    seeds = torch.sort(redundancy.masked_fill(~pool, torch.inf), dim=1, stable=True).indices[:, :slots]
-    shut = torch.arange(slots, device=saliency.device) >= wanted
-    # similarity[i, m] = <u_i, s_m> for the cluster sum s_m; at first s_m is the seed itself.
-    similarity = gram.gather(2, seeds[:, None, :].expand(rows, tokens, slots))
-    square = gram.diagonal(dim1=1, dim2=2).gather(1, seeds)
-    member = torch.zeros_like(similarity)
-    for _ in range(iterations):
-        owner = _cosine(similarity, square).masked_fill(shut[:, None, :], -torch.inf).argmax(dim=2, keepdim=True)
-        member = torch.zeros_like(similarity).scatter_(2, owner, 1.0) * (pool[:, :, None] & ~shut[:, None, :])
-        sums = gram @ member
-        sum_square = (sums * member).sum(dim=1)
-        moved = (member.sum(dim=1) > 0) & (sum_square > tie_tolerance)
-        similarity = torch.where(moved[:, None, :], sums, similarity)
-        square = torch.where(moved, sum_square, square)
-    return _medoids(saliency, _cosine(similarity, square), member > 0, tie_tolerance)
+    finite = torch.ones(rows, dtype=torch.bool, device=saliency.device)
+    if valid is None:
+        everything = torch.arange(tokens, device=saliency.device).expand(rows, tokens)
+        real = torch.ones_like(everything, dtype=torch.bool)
+    else:
+        sorted_ = torch.sort((~valid).to(torch.uint8), dim=1, stable=True)
+        everything, real = sorted_.indices, sorted_.values == 0
+    return Selection(everything, torch.zeros_like(real), real, finite)
 
 
-def _cosine(similarity: Tensor, square: Tensor) -> Tensor:
-    """``<u_i, c_m>`` from sums and their squared norms; 0 for a centre without direction. -> (B, N, K)."""
-    norm = square.clamp_min(0).sqrt()
-    return torch.where(norm > 0, 1 / norm.clamp_min(torch.finfo(norm.dtype).tiny), 0.0)[:, None, :] * similarity
+def _wrap(gram: Tensor, valid: Tensor | None) -> GramCosines:
+    """A matrix from outside as cosines; what its padding holds is taken out."""
+    gram = gram.detach() if gram.dtype == torch.float64 else gram.detach().float()
+    if valid is not None:
+        gram = torch.where(valid[:, :, None] & valid[:, None, :], gram, 0.0)
+    return GramCosines(gram, gram.sum(dim=(1, 2)).isfinite())  # a sum is not finite where a part is not
 
 
-def _medoids(saliency: Tensor, cosine: Tensor, member: Tensor, tie_tolerance: float) -> Tensor:
-    """The member nearest its centre, per cluster; near-ties go to saliency, then to the lowest index. -> (B, N)."""
-    own = cosine.masked_fill(~member, -torch.inf)
-    near = own >= own.amax(dim=1, keepdim=True) - tie_tolerance
-    weight = saliency[:, :, None].expand_as(own).masked_fill(~(near & member), -torch.inf)
-    first = weight.argmax(dim=1)
-    filled = member.any(dim=1)
-    return (
-        torch.zeros_like(member[:, :, 0], dtype=torch.uint8).scatter_reduce_(
-            1, first, filled.to(torch.uint8), reduce="amax"
+def _column(counts: Sequence[int], device: torch.device) -> Tensor:
+    """Counts as (B, 1) int64, or (1, 1) where all are equal, without waiting for the device."""
+    if len(set(counts)) == 1:
+        return torch.full((1, 1), counts[0], device=device)
+    return torch.tensor(counts)[:, None].to(device, non_blocking=True)
+
+
+def _check_shapes(
+    saliency: Tensor, similar: Cosines | Tensor, valid: Tensor | None, keeps: Sequence[int], pivots: Sequence[int]
+) -> None:
+    rows, tokens = saliency.shape
+    fits = similar.tokens == tokens if isinstance(similar, Cosines) else similar.shape == (rows, tokens, tokens)
+    if not fits or len(pivots) != rows or len(keeps) != rows or (valid is not None and valid.shape != (rows, tokens)):
+        alike = f"{similar.tokens} tokens" if isinstance(similar, Cosines) else f"{tuple(similar.shape)}"
+        raise ValueError(
+            f"select: saliency is (B, N) = {(rows, tokens)}, gram is {alike}, {len(keeps)} budgets, {len(pivots)} "
+            f"pivot counts, valid is {None if valid is None else tuple(valid.shape)}"
         )
-        > 0
-    )
-
-
-def _fill(chosen: Tensor, redundancy: Tensor, keep: int) -> Tensor:
-    """Give every slot left empty to the unselected token of smallest redundancy. -> (B, N) with ``keep`` True."""
-    spare = _rank(redundancy.masked_fill(chosen, torch.inf))
-    missing = keep - chosen.sum(dim=1, keepdim=True)
-    return chosen | (spare < missing)

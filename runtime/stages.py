@@ -1,261 +1,261 @@
 """Pruning inside the decoder: hooks on decoder layers that shrink the sequence between them.
 
-Prefill: at the attention of a stage's layer the saliency of the visual tokens is read from that layer's own
-queries and keys, the stage selects, and the next layer's hook gathers the surviving positions. Every later layer
-gets hidden states, rotary embeddings, position ids and mask of the survivors only. Decode: the mask is built for
-the full length (cache lengths are read from layer 0, which is never pruned), so its key columns are gathered again
-for every layer in every step. Kept tokens keep their original position ids.
+Prompt pass: the projections of a stage's layer give the saliency of the visual tokens, the stage selects, and the next
+layer's hook takes the survivors. Every later layer gets hidden states, rotary embeddings and mask of the survivors
+only. Later steps: the model makes its mask for the full length (it reads layer 0's cache, which no stage inside the
+decoder shortens), so the mask is cut again for every segment of layers in every step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from claspkit.profiles.errors import BadDataError, UsageError
+from claspkit.profiles.budget import BEFORE_DECODER
+from claspkit.profiles.errors import UsageError
 
-from .plan import PrunePlan
-from .saliency import mean_attention, rotate
-from .selection import Selection, cosine_gram, select
-
-
-@dataclass(frozen=True)
-class StageTrace:
-    """What one stage kept, for people: indices are into the picture's N visual tokens, raster order.
-
-    Attributes:
-        after_layer: the decoder layer whose output was pruned.
-        kept: (B, R) int64, ascending.
-        pivot: (B, R) bool, True for attention pivots.
-    """
-
-    after_layer: int
-    kept: Tensor
-    pivot: Tensor
+from .guards import check_cache, check_decoder
+from .prefill import Announcement, Prefill, StageTrace, shortened_inputs
+from .saliency import merge_axes, reference_attention
+from .segments import TWO_DIMENSIONAL, cut_later_mask, cut_prompt_mask, cut_rotary
 
 
-@dataclass
-class _Prefill:
-    """State of the current generation, from one prefill to the next."""
+class _Running(threading.local):
+    """What is under way in this thread."""
 
-    length: int
-    visual: Tensor  # (B, N) positions of all visual tokens in the sequence
-    reference: Tensor  # (B, S) bool, rows whose attention counts as saliency
-    real: Tensor  # (B, S) bool, False for padding
-    gram: Tensor  # (B, n, n) cosines of the visual tokens alive
-    alive: Tensor  # (B, n) which of the N visual tokens are alive
-    kept: dict[int, Tensor] = field(default_factory=dict)  # after_layer -> (B, S') surviving positions
-    trace: list[StageTrace] = field(default_factory=list)
+    announced: Announcement | None = None
+    now: Prefill | None = None
+    prefilling: bool = False
+    seen: int = 0  # tokens that layer 0 had cached before this step
+    new: int = 0  # tokens of this step
+    masks: dict[int, Tensor | None]  # of this step, by the segment's first layer
+    turns: dict[int, tuple[Tensor, ...]]  # rotary embeddings, the same
+    query: Tensor | None = None
+    key: Tensor | None = None
+    position_ids: Tensor | None = None
 
 
 class DecoderStages:
     """Callbacks for the decoder's hooks; :meth:`attach` says which goes where."""
 
-    def __init__(self, plan: PrunePlan, layers: nn.ModuleList) -> None:
-        self._plan = plan
-        self._layers = layers
-        self._keep = dict(plan.stages)
-        self._mask: Tensor | None = None
-        self._now: _Prefill | None = None
-        self._prefilling = False
+    def __init__(self, stages: Sequence[tuple[int, int]], renumber: bool) -> None:
+        self._layers = [layer for layer, _ in stages]
+        self._renumber = renumber
+        self._run = _Running()
+        self._prefills: WeakKeyDictionary[Any, Prefill] = WeakKeyDictionary()
+        self._decoder: Any = None
+        self.last: tuple[StageTrace, ...] = ()
 
-    @property
-    def trace(self) -> list[StageTrace]:
-        """What every stage of the last prefill kept; empty before the first one."""
-        return list(self._now.trace) if self._now else []
+    def announce(self, announcement: Announcement) -> None:
+        """Say what the next prompt of this thread is to be pruned like."""
+        self._run.announced = announcement
 
-    def expect(self, visual_mask: Tensor) -> None:
-        """Announce where the next prefill has its visual tokens: (B, S) bool, equally many in every row."""
-        rows, counts = visual_mask.shape[0], visual_mask.sum(dim=1)
-        if rows != len(self._plan.rows):
-            raise UsageError(
-                f"this batch has {rows} rows but {len(self._plan.rows)} intents were given; give one intent per "
-                "prompt. Beam search and num_return_sequences > 1 repeat rows and are not supported."
-            )
-        if int(counts.min()) != int(counts.max()):
-            raise UsageError(
-                "every prompt of a pruned batch needs the same number of visual tokens, got "
-                f"{sorted(set(counts.tolist()))}; run prompts with other picture counts in a batch of their own"
-            )
-        self._mask = visual_mask
-
-    def attach(self, decoder: nn.Module) -> list[Any]:
+    def attach(self, decoder: nn.Module, layers: nn.ModuleList) -> list[Any]:
         """Register all hooks; the caller removes the handles. Without stages there is nothing to hook."""
-        if not self._keep:
+        if not self._layers:
             return []
-        handles = [decoder.register_forward_pre_hook(self._enter, with_kwargs=True)]
-        for index, layer in enumerate(self._layers):
-            if index in self._keep:
-                attention = cast(nn.Module, layer.self_attn)
-                handles.append(attention.register_forward_pre_hook(self._observe(index), with_kwargs=True))
-            if index > min(self._keep):
+        check_decoder(decoder, layers, self._layers)
+        self._decoder = decoder
+        handles = [
+            decoder.register_forward_pre_hook(self._enter, with_kwargs=True),
+            decoder.register_forward_hook(self._leave, with_kwargs=True, always_call=True),
+        ]
+        if self._renumber:
+            rotary = cast(nn.Module, decoder.rotary_emb)
+            handles.append(rotary.register_forward_pre_hook(self._note_positions, with_kwargs=True))
+        for index, layer in enumerate(layers):
+            attention = cast(Any, layer).self_attn
+            if index in self._layers:
+                for name in ("q", "k"):
+                    source = getattr(attention, f"{name}_norm", None) or getattr(attention, f"{name}_proj")
+                    handles.append(source.register_forward_hook(self._note(name == "q")))
+                handles.append(attention.register_forward_hook(self._observe(index), with_kwargs=True))
+            if index > min(self._layers):
                 handles.append(layer.register_forward_pre_hook(self._shrink(index), with_kwargs=True))
         return handles
 
-    def _enter(self, _: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Tell a prefill from a decode step, and take the aligned features of a prefill."""
-        cache = kwargs.get("past_key_values")
-        if getattr(cache, "is_compileable", False):
-            raise UsageError(
-                "a static cache has one length for all layers; pruning needs the dynamic cache (the default)"
-            )
+    # -- the decoder as a whole
+
+    def _enter(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Tell a prompt from a later step; run the stage before the decoder."""
+        run = self._run
+        cache: Any = kwargs.get("past_key_values")
+        announced, run.announced = run.announced, None
         past = int(cache.get_seq_length()) if cache is not None else 0
-        mask, self._mask = self._mask, None
-        self._prefilling = past == 0
-        if past:
-            if mask is not None:
-                raise UsageError("a new picture in a conversation that is already cached is not supported; start anew")
-            return
-        self._now = None
-        if mask is None or not bool(mask.any()):
-            return
-        embeds = kwargs["inputs_embeds"]
-        rows, length = mask.shape
-        mask = mask.to(embeds.device)
-        visual = mask.nonzero()[:, 1].view(rows, -1)
-        features = embeds.gather(1, visual[:, :, None].expand(-1, -1, embeds.shape[-1]))
-        if not bool(torch.isfinite(features).all()):
-            raise BadDataError(
-                "the visual features of this batch hold NaN or infinity; nothing can be selected from them"
-            )
-        attention = kwargs.get("attention_mask")
-        if attention is not None and attention.shape != mask.shape:
+        run.now, run.prefilling, run.masks, run.turns, run.position_ids = None, past == 0, {}, {}, None
+        if past == 0:
+            if announced is None:
+                return None
+            check_cache(cache)
+            run.now = now = Prefill.begin(announced, kwargs["inputs_embeds"], kwargs.get("attention_mask"))
+            if self._layers[0] != BEFORE_DECODER or not now.will_drop(0):
+                return None
+            self._select(now, 0, None)
+            return args, shortened_inputs(now, kwargs, self._renumber)
+        if announced is not None:
+            raise UsageError("a new picture in a conversation that is already cached is not supported; start anew")
+        run.now = self._prefills.get(cache)
+        if run.now is None:
+            return None
+        run.seen, run.new = past, kwargs["inputs_embeds"].shape[1]
+        base = run.now.segments[0].size
+        deep = past - base + run.now.current.size
+        if past < base - run.now.drafts or int(cache.get_seq_length(max(run.now.segments))) != deep:
             raise UsageError(
-                f"pruning needs a two-dimensional attention mask {tuple(mask.shape)}, got {tuple(attention.shape)}"
+                "the cache was cut back into its pruned prompt, or by a call that takes all layers to be equally long; "
+                "it cannot be continued. Start the conversation anew"
             )
-        real = attention.bool() if attention is not None else torch.ones_like(mask)
-        places = torch.arange(length, device=embeds.device)
-        after = (places > visual[:, -1:]) & real
-        if not bool(after.any(dim=1).all()):
-            raise UsageError("every prompt needs text after its picture: its attention rows say what matters")
-        if self._plan.saliency == "last":
-            last = (places * after).amax(dim=1, keepdim=True)
-            after = places == last
-        self._now = _Prefill(
-            length=length,
-            visual=visual,
-            reference=after,
-            real=real,
-            gram=cosine_gram(features),
-            alive=torch.arange(visual.shape[1], device=embeds.device).expand_as(visual),
+        return (args, self._lengthen(run.now, kwargs)) if run.now.entrance is not None else None
+
+    def _lengthen(self, now: Prefill, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """A later step behind a stage before the decoder: callers count the whole prompt, the decoder its survivors."""
+        run, entrance, embeds = self._run, now.entrance, kwargs["inputs_embeds"]
+        assert entrance is not None
+        seen = run.seen + now.prompt - entrance.size
+        ids = kwargs.get("position_ids")
+        if ids is None:
+            ids = torch.arange(seen, seen + run.new, device=embeds.device)[None]
+        mask = cut_later_mask(
+            kwargs.get("attention_mask"), entrance, now.prompt, seen, run.new, TWO_DIMENSIONAL, embeds.dtype
         )
+        return {
+            **kwargs,
+            "attention_mask": mask,
+            "position_ids": ids - entrance.dropped if self._renumber else ids,
+        }
 
-    def _observe(self, index: int) -> Callable[..., None]:
-        """Hook for the attention of stage layer ``index``: in prefill, select what the next layer will see."""
+    def _leave(self, _: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Remember a prompt for its cache's later steps; refuse a selection made from NaN."""
+        run = self._run
+        now, run.now = run.now, None
+        run.query = run.key = run.position_ids = None
+        if now is None or not run.prefilling or output is None:
+            return
+        now.similar = None
+        self.last = tuple(now.trace)
+        now.check_finite()
+        cache = kwargs.get("past_key_values")
+        cache = cache if cache is not None else getattr(output, "past_key_values", None)
+        if cache is not None:
+            check_cache(cache)
+            self._prefills[cache] = now
 
-        def hook(attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            now = self._now
-            if now is None or not self._prefilling:
-                return
-            hidden = args[0] if args else kwargs["hidden_states"]
-            positions = self._positions(now, index)
-            saliency = self._saliency(attention, hidden, kwargs["position_embeddings"], positions, now)
-            self._select(now, index, positions, saliency)
+    # -- a stage
+
+    def _note(self, is_query: bool) -> Callable[..., None]:
+        def hook(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
+            run = self._run
+            if run.prefilling and run.now is not None:
+                if is_query:
+                    run.query = output
+                else:
+                    run.key = output
 
         return hook
 
-    def _saliency(
-        self, attention: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor], positions: Tensor, now: _Prefill
-    ) -> Tensor:
-        """Saliency (B, n) of the visual tokens alive, from the layer's own q and k."""
-        reference = now.reference.gather(1, positions)
-        rows = int(reference.shape[1] - reference.int().argmax(dim=1).min())  # the tail that holds every reference row
-        tail = slice(hidden.shape[1] - rows, None)
-        width = attention.head_dim
-        query = attention.q_proj(hidden[:, tail]).unflatten(-1, (-1, width)).transpose(1, 2)
-        key = attention.k_proj(hidden).unflatten(-1, (-1, width)).transpose(1, 2)
-        cos, sin = rotary
-        query, key = rotate(query, cos[:, tail], sin[:, tail]), rotate(key, cos, sin)
-        visible = (positions[:, None, :] <= positions[:, tail, None]) & now.real.gather(1, positions)[:, None, :]
-        scores = mean_attention(query, key, visible, reference[:, tail], attention.scaling)
-        return scores.gather(1, _places_of(positions, now.visual.gather(1, now.alive)))
+    def _note_positions(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        ids = kwargs.get("position_ids", args[1] if len(args) > 1 else None)
+        if ids is not None and ids.ndim == 3:
+            raise UsageError("positions='renumber' is not defined for rotary positions of several axes; use 'keep'")
+        if self._run.position_ids is None:  # our own turning of a segment comes through here too
+            self._run.position_ids = ids
 
-    def _select(self, now: _Prefill, index: int, positions: Tensor, saliency: Tensor) -> None:
-        if not bool(torch.isfinite(saliency).all()):
-            raise BadDataError(
-                f"the attention of decoder layer {index} holds NaN or infinity; nothing can be selected from it"
-            )
-        plan, keep = self._plan, self._keep[index]
-        chosen: Selection = select(
-            saliency,
-            now.gram,
-            keep,
-            plan.pivots(keep),
-            iterations=plan.iterations,
-            tie_tolerance=plan.tie_tolerance,
+    def _observe(self, layer: int) -> Callable[..., None]:
+        """Hook for the attention of stage layer ``layer``: on a prompt, select what the next layer will see."""
+        stage = self._layers.index(layer)
+
+        def hook(attention: nn.Module, _: tuple[Any, ...], kwargs: dict[str, Any], __: object) -> None:
+            run = self._run
+            if run.now is not None and run.prefilling and run.now.will_drop(stage):
+                self._select(run.now, stage, (attention, kwargs["position_embeddings"]))
+                run.query = run.key = None
+
+        return hook
+
+    def _select(self, now: Prefill, stage: int, source: tuple[Any, tuple[Tensor, ...]] | None) -> None:
+        if now.plan.saliency == "cls":
+            assert now.scores is not None
+            saliency = now.scores.gather(1, now.names)
+        else:
+            assert source is not None
+            saliency = now.at_visual(self._attention(now, *source))
+        now.drop(stage, self._layers[stage], saliency)
+
+    def _attention(self, now: Prefill, attention: Any, rotary: tuple[Tensor, ...]) -> Tensor:
+        """Saliency (b, s) of every place of the current segment, from the stage layer's own q and k."""
+        run, every = self._run, now.repeats
+        assert run.query is not None
+        assert run.key is not None
+        sections = (getattr(attention.config, "rope_parameters", None) or {}).get("mrope_section", ())
+        merged = [merge_axes(part, sections) for part in rotary]
+        return reference_attention(
+            run.query[::every],
+            run.key[::every],
+            rotary=tuple(part[::every] if part.shape[0] > 1 else part for part in merged),
+            reference=now.layout.reference.to(run.key.device),
+            real=now.current.real[::every],
+            width=attention.head_dim,
+            scaling=attention.scaling,
         )
-        kept = chosen.kept
-        size = kept.shape[1]
-        survivors = now.alive.gather(1, kept)
-        dropped = torch.ones_like(now.alive, dtype=torch.bool).scatter(1, kept, False)
-        gone = torch.zeros_like(now.real).scatter(1, now.visual.gather(1, now.alive), dropped)
-        stays = ~gone.gather(1, positions)
-        order = torch.sort((~stays).to(torch.uint8), dim=1, stable=True).indices
-        now.kept[index] = positions.gather(1, order[:, : positions.shape[1] - dropped.shape[1] + size])
-        now.gram = now.gram.gather(1, kept[:, :, None].expand(-1, -1, now.gram.shape[2]))
-        now.gram = now.gram.gather(2, kept[:, None, :].expand(-1, size, -1))
-        now.alive = survivors
-        now.trace.append(StageTrace(index, survivors, chosen.pivot))
 
-    def _shrink(self, index: int) -> Callable[..., Any]:
-        """Hook for decoder layer ``index``, above the first stage: give it the survivors only."""
+    # -- the layers between stages
+
+    def _shrink(self, layer: int) -> Callable[..., Any]:
+        """Hook for a decoder layer above the first stage: give it the survivors only."""
 
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            now = self._now
+            run = self._run
+            now = run.now
             if now is None:
                 return None
-            positions = self._positions(now, index)
+            first = now.first_layer(layer)
+            if first == 0:
+                return None
+            segment, mask = now.segments[first], kwargs.get("attention_mask")
+            if not run.prefilling and mask is None and not segment.hides and not self._renumber:
+                return None
             hidden = args[0] if args else kwargs["hidden_states"]
-            mask = kwargs.get("attention_mask")
-            if not self._prefilling:
-                if mask is not None:
-                    new = torch.arange(now.length, mask.shape[-1], device=mask.device)
-                    columns = torch.cat((positions, new.expand(positions.shape[0], -1)), dim=1)
-                    kwargs["attention_mask"] = _columns(mask, columns)
-                return args, kwargs
-            if index - 1 in self._keep:
-                before = self._positions(now, index - 1)
-                places = _places_of(before, positions)
-                hidden = hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[-1]))
-            kwargs["position_embeddings"] = tuple(_rotary(part, positions) for part in kwargs["position_embeddings"])
-            ids = kwargs.get("position_ids")
-            if ids is not None:
-                kwargs["position_ids"] = ids.expand(positions.shape[0], -1).gather(1, positions)
-            if mask is not None:
-                mask = mask.expand(positions.shape[0], -1, -1, -1)
-                mask = mask.gather(2, positions[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3]))
-                kwargs["attention_mask"] = _columns(mask, positions)
+            changed = dict(kwargs)
+            changed["attention_mask"] = self._mask(now, first, mask, hidden.dtype)
+            changed["position_embeddings"] = self._rotary(now, first, kwargs["position_embeddings"], hidden)
+            # Rotary embeddings are given; flash kernels would read gaps in position ids as packed sequences.
+            changed["position_ids"] = None
+            if run.prefilling and layer == first:
+                hidden = hidden.gather(1, segment.order[:, :, None].expand(-1, -1, hidden.shape[-1]))
             if args:
-                return (hidden, *args[1:]), kwargs
-            return args, {**kwargs, "hidden_states": hidden}
+                return (hidden, *args[1:]), changed
+            return args, {**changed, "hidden_states": hidden}
 
         return hook
 
-    @staticmethod
-    def _positions(now: _Prefill, index: int) -> Tensor:
-        """Positions (B, S') of the prefill's tokens that decoder layer ``index`` sees."""
-        earlier = [layer for layer in now.kept if layer < index]
-        if earlier:
-            return now.kept[max(earlier)]
-        return torch.arange(now.length, device=now.visual.device).expand(now.visual.shape[0], -1)
+    def _mask(self, now: Prefill, first: int, mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+        """The segment's mask, cut once per step and segment."""
+        run, segment = self._run, now.segments[first]
+        if first not in run.masks:
+            attention: str = self._decoder.config._attn_implementation
+            run.masks[first] = (
+                cut_prompt_mask(mask, segment, attention, dtype)
+                if run.prefilling
+                else cut_later_mask(mask, segment, now.segments[0].size, run.seen, run.new, attention, dtype)
+            )
+        return run.masks[first]
 
-
-def _places_of(positions: Tensor, wanted: Tensor) -> Tensor:
-    """Index of every wanted position in its ascending row: (B, S), (B, n) -> (B, n)."""
-    return torch.searchsorted(positions.contiguous(), wanted.contiguous())
-
-
-def _rotary(part: Tensor, positions: Tensor) -> Tensor:
-    """Gather rotary cos or sin (B or 1, S, C) at positions (B, S') -> (B, S', C)."""
-    part = part.expand(positions.shape[0], -1, -1)
-    return part.gather(1, positions[:, :, None].expand(-1, -1, part.shape[-1]))
-
-
-def _columns(mask: Tensor, columns: Tensor) -> Tensor:
-    """Gather key columns of a 4-D mask (B or 1, h, Q, K) at (B, k) -> (B, h, Q, k)."""
-    mask = mask.expand(columns.shape[0], -1, -1, -1)
-    return mask.gather(3, columns[:, None, None, :].expand(-1, mask.shape[1], mask.shape[2], -1))
+    def _rotary(self, now: Prefill, first: int, given: tuple[Tensor, ...], hidden: Tensor) -> tuple[Tensor, ...]:
+        """The segment's rotary embeddings, cut once per step and segment."""
+        run, segment = self._run, now.segments[first]
+        if first not in run.turns:
+            if self._renumber:
+                assert run.position_ids is not None
+                ids = run.position_ids.expand(hidden.shape[0], -1)
+                ids = ids.gather(1, segment.positions) - segment.shift if run.prefilling else ids - segment.dropped
+                run.turns[first] = tuple(self._decoder.rotary_emb(hidden, position_ids=ids))
+            elif run.prefilling:
+                run.turns[first] = tuple(cut_rotary(part, segment) for part in given)
+            else:
+                run.turns[first] = given
+        return run.turns[first]

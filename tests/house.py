@@ -12,7 +12,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MAPPING: dict[str, str] = PYPROJECT["tool"]["setuptools"]["package-dir"]
-DATA_PACKAGES = {"claspkit.mini.model"}
+DATA_PACKAGES = {"claspkit.mini.model", "claspkit.runtime.configs"}
 CODE_PACKAGES = sorted(MAPPING.keys() - DATA_PACKAGES)
 TOP_PACKAGES = [name for name in CODE_PACKAGES if name.count(".") == 1]
 

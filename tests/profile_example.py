@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from claspkit.profiles.budget import make_budget
+from claspkit.profiles.budget import BEFORE_DECODER, Stage, explicit_budget, make_budget
 from claspkit.profiles.intents import INTENTS
 from claspkit.profiles.profile import BudgetSpec, ModelSpec, Profile, seal, softmax_weights
 
@@ -73,6 +73,15 @@ def profile_fields() -> dict[str, Any]:
             "vision_passes": 9000,
         },
     }
+
+
+def before_decoder_fields() -> dict[str, Any]:
+    """Fields of a profile with a stage before the decoder, and every optional field at its other value."""
+    fields = profile_fields()
+    budget = explicit_budget([Stage(BEFORE_DECODER, 192), Stage(6, 100)], MODEL.visual_tokens, MODEL.decoder_depth)
+    fields["budget"] = BudgetSpec.from_budget(budget, "share").model_dump(mode="json")
+    fields["selection"] |= {"saliency": "cls", "positions": "renumber"}
+    return fields
 
 
 def example_profile() -> Profile:

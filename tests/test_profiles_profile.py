@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -10,11 +11,11 @@ import pytest
 from house import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from profile_example import MODEL, edited, example_profile, profile_fields, written
+from profile_example import MODEL, before_decoder_fields, edited, example_profile, profile_fields, written
 
 from claspkit.profiles.canonical import canonical_json, digest
 from claspkit.profiles.errors import ClaspError, ProfileError, UsageError
-from claspkit.profiles.files import profile_schema
+from claspkit.profiles.files import profile_schema, read_profile, write_profile
 from claspkit.profiles.intents import INTENT_IDS
 from claspkit.profiles.profile import Profile, parse_profile, seal, softmax_weights
 
@@ -54,7 +55,9 @@ WRONG: list[Case] = [
     (("budget", "stages"), [], "budget.stages"),
     (("budget", "stages"), FIELDS["budget"]["stages"] * 3, "budget.stages"),
     (("budget", "stages", 0, "after_layer"), 0, "budget.stages"),
-    (("budget", "stages", 0, "after_layer"), -1, "budget.stages[0].after_layer"),
+    (("budget", "stages", 0, "after_layer"), -2, "budget.stages[0].after_layer"),
+    (("budget", "stages", 1, "after_layer"), -1, "budget.stages"),
+    (("budget", "stages", 0, "after_layer"), -1, "selection.saliency"),  # "text" is attention inside the decoder
     (("budget", "stages", 2, "after_layer"), 31, "budget.stages"),
     (("budget", "stages", 1, "after_layer"), 2, "budget.stages"),
     (("budget", "stages", 0, "keep"), 0, "budget.stages[0].keep"),
@@ -63,7 +66,11 @@ WRONG: list[Case] = [
     (("budget", "stages", 0, "extra"), 1, "budget.stages[0].extra"),
     (("budget", "mean_tokens_leaving"), 100.0, "budget.mean_tokens_leaving"),
     (("budget", "mean_tokens_entering"), 192.4, "budget.mean_tokens_entering"),
-    (("selection", "saliency"), "cls", "selection.saliency"),
+    (("budget", "scaling"), "relative", "budget.scaling"),
+    (("budget", "scaling"), None, "budget.scaling"),
+    (("selection", "saliency"), "attention", "selection.saliency"),
+    (("selection", "positions"), "drop", "selection.positions"),
+    (("selection", "positions"), 1, "selection.positions"),
     (("selection", "features"), "hidden", "selection.features"),
     (("selection", "kmeans_iterations"), 10**6, "selection.kmeans_iterations"),
     (("selection", "tie_tolerance"), -1e-6, "selection.tie_tolerance"),
@@ -117,6 +124,7 @@ WRONG: list[Case] = [
 
 
 def test_sealing_and_reading_agree() -> None:
+    """What is sealed reads back the same, however its JSON is laid out."""
     profile = example_profile()
     assert parse_profile(canonical_json(FILE)) == profile
     assert profile.profile_id == digest({key: value for key, value in FILE.items() if key != "profile_id"})
@@ -126,12 +134,52 @@ def test_sealing_and_reading_agree() -> None:
 
 
 def test_any_other_content_has_another_id() -> None:
+    """A number or an extension more is another profile."""
     other = seal(edited(FIELDS, ("classes", 0, "rho"), 0.75))
     assert other.profile_id != example_profile().profile_id
     assert seal(edited(FIELDS, ("extensions",), {"note": [1]})).profile_id != example_profile().profile_id
 
 
+GOLDEN = ROOT / "tests" / "golden" / "profile-1.0.json"
+"""Written by the release before schema version 1.1."""
+
+
+def test_a_file_of_version_1_0_still_reads(tmp_path: Path) -> None:
+    """Its id is that of the fields it has; the later ones take their old meaning, and writing adds none of them."""
+    old = read_profile(GOLDEN)
+    assert (old.schema_version, old.budget.scaling, old.selection.positions) == ("1.0", "absolute", "keep")
+    assert old.profile_id == "068148df958525d2c93bb50cae2067fc6f4d453d2d8665200f6a1f95a5d4fc85"
+    assert write_profile(old, tmp_path).read_bytes() == GOLDEN.read_bytes()
+
+
+def test_later_fields_are_written_where_they_say_something() -> None:
+    """At its old meaning a later field is left out, so that one meaning has one id; otherwise it is part of the id."""
+    assert FILE["schema_version"] == "1.1"
+    assert "scaling" not in FILE["budget"]
+    assert "positions" not in FILE["selection"]
+    spelled = seal(edited(edited(FIELDS, ("budget", "scaling"), "absolute"), ("selection", "positions"), "keep"))
+    assert spelled == example_profile()
+    for where, value in ((("budget", "scaling"), "share"), (("selection", "positions"), "renumber")):
+        other = seal(edited(FIELDS, where, value))
+        assert written(other)[where[0]][where[1]] == value
+        assert parse_profile(canonical_json(written(other))) == other
+        assert other.profile_id != example_profile().profile_id
+
+
+def test_a_stage_before_the_decoder_takes_the_saliency_of_the_vision_encoder() -> None:
+    """"cls" is legal with it and without it; "text" and "last" have nothing to look at there."""
+    fields = before_decoder_fields()
+    profile = seal(fields)
+    assert profile.budget.stages[0].after_layer == -1
+    assert parse_profile(canonical_json(written(profile))) == profile
+    assert seal(edited(FIELDS, ("selection", "saliency"), "cls")).selection.saliency == "cls"
+    for saliency in ("text", "last"):
+        with pytest.raises(ProfileError, match=r"^selection\.saliency: .*only 'cls'"):
+            seal(edited(fields, ("selection", "saliency"), saliency))
+
+
 def test_a_class_is_found_by_its_intent() -> None:
+    """All nine, and the list of them for a wrong name."""
     profile = example_profile()
     assert [profile.for_intent(intent).intent for intent in INTENT_IDS] == list(INTENT_IDS)
     with pytest.raises(UsageError, match="object, attribute, text"):
@@ -140,6 +188,7 @@ def test_a_class_is_found_by_its_intent() -> None:
 
 @pytest.mark.parametrize(("where", "value", "field"), WRONG, ids=lambda value: str(value)[:40])
 def test_each_wrong_field_is_named(where: tuple[str | int, ...], value: Any, field: str) -> None:
+    """One bad field is one error with its path, short and without control characters."""
     with pytest.raises(ProfileError) as caught:
         parse_profile(json.dumps(edited(FILE, where, value)).encode())
     assert caught.value.field == field
@@ -151,6 +200,7 @@ def test_each_wrong_field_is_named(where: tuple[str | int, ...], value: Any, fie
 
 @pytest.mark.parametrize("where", [case[0] for case in WRONG if case[2] != "profile_id"], ids=str)
 def test_sealing_refuses_what_reading_refuses(where: tuple[str | int, ...]) -> None:
+    """The writer is no more generous than the reader."""
     for other, value, field in WRONG:
         if other == where:
             with pytest.raises(ProfileError) as caught:
@@ -160,12 +210,14 @@ def test_sealing_refuses_what_reading_refuses(where: tuple[str | int, ...]) -> N
 
 @pytest.mark.parametrize("name", [name for name in FILE if name != "profile_id"])
 def test_each_field_is_needed(name: str) -> None:
+    """Every field of version 1.0 is required."""
     data = {key: value for key, value in FILE.items() if key != name}
     with pytest.raises(ProfileError, match=f"^{name}: Field required"):
         parse_profile(json.dumps(data).encode())
 
 
 def test_an_edited_value_breaks_the_seal() -> None:
+    """A legal value changed by hand is still a changed file."""
     for where, value in (
         (("classes", 0, "rho"), 0.7999),
         (("classes", 8, "reason"), "gain is significant!"),
@@ -181,11 +233,13 @@ def test_an_edited_value_breaks_the_seal() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400, object(), {1: 2}])
 def test_values_that_json_has_no_word_for(value: Any) -> None:
+    """NaN, infinities, huge numbers and objects."""
     with pytest.raises(ProfileError):
         seal(edited(FIELDS, ("classes", 0, "rho"), value))
 
 
 def test_a_student_router_needs_file_and_digest() -> None:
+    """And a plain file name inside the folder."""
     weights = {"file": "r.safetensors", "sha256": "ab" * 32}
     student = {**FIELDS["router"], **weights, "kind": "student", "rules_version": None}
     assert seal({**FIELDS, "router": student}).router.kind == "student"
@@ -199,6 +253,7 @@ def test_a_student_router_needs_file_and_digest() -> None:
 
 
 def test_the_published_schema_is_this_one() -> None:
+    """The file is what the code generates, and it tells good from bad."""
     published = (ROOT / "profiles" / "schema.json").read_text(encoding="utf-8")
     assert published == profile_schema(), "write files.profile_schema() to profiles/schema.json"
     schema = json.loads(published)
@@ -206,10 +261,13 @@ def test_the_published_schema_is_this_one() -> None:
     validator = jsonschema.Draft202012Validator(schema)
     assert validator.is_valid(FILE)
     assert not validator.is_valid({**FILE, "surprise": 1})
+    assert validator.is_valid(json.loads(GOLDEN.read_text(encoding="utf-8")))
+    assert validator.is_valid(written(seal(before_decoder_fields())))
     assert not validator.is_valid(edited(FILE, ("classes", 0, "rho"), 2.0))
 
 
 def test_weights_are_the_softmax() -> None:
+    """Known values, and no overflow at the extremes."""
     assert softmax_weights([1.0], 9.0) == (1.0,)
     assert softmax_weights([0.0, math.log(3.0)], 1.0) == pytest.approx((0.25, 0.75))
     assert softmax_weights([1e4, -1e4], 1e4) == (1.0, 0.0)
@@ -233,6 +291,7 @@ JUNK = st.one_of(
 @settings(max_examples=50, deadline=None)
 @given(where=st.sampled_from(paths(FILE)[1:]), junk=JUNK)
 def test_junk_anywhere_is_refused_or_means_the_same(where: tuple[str | int, ...], junk: Any) -> None:
+    """Any value in any place never gives another profile."""
     try:
         read = parse_profile(json.dumps(edited(FILE, where, junk)).encode())
     except ProfileError:
@@ -243,6 +302,7 @@ def test_junk_anywhere_is_refused_or_means_the_same(where: tuple[str | int, ...]
 @settings(max_examples=50, deadline=None)
 @given(position=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_refused_or_means_the_same(position: int, bit: int) -> None:
+    """Nor does any bit."""
     data = bytearray(canonical_json(FILE))
     data[position % len(data)] ^= 1 << bit
     with contextlib.suppress(ProfileError):
@@ -252,11 +312,13 @@ def test_a_flipped_bit_is_refused_or_means_the_same(position: int, bit: int) -> 
 @settings(max_examples=50)
 @given(st.binary(max_size=80))
 def test_any_bytes_give_a_profile_error(data: bytes) -> None:
+    """Whatever is read, the error is ours."""
     with pytest.raises(ClaspError):
         parse_profile(data)
 
 
 def test_a_profile_is_frozen() -> None:
+    """Its fields cannot be set."""
     profile = example_profile()
     with pytest.raises(ValueError, match="frozen"):
         profile.profile_id = "x"

@@ -47,8 +47,8 @@ def test_prune_routes_a_mixed_batch(mini: LoadedModel) -> None:
     with prune(mini.model, profile_for(mini), prompts=QUESTIONS) as pruned:
         ids = mini.model.generate(**batch, max_new_tokens=3)
         assert pruned.intents == ("counting", "scene", "attribute")
-        assert [stage.kept.shape for stage in pruned.trace] == [(3, 20), (3, 6)]
-        assert pruned.trace[0].pivot.sum(1).tolist() == [16, 4, 16]
+        assert [stage.kept.shape for stage in pruned.last] == [(3, 20), (3, 6)]
+        assert pruned.last[0].pivot.sum(1).tolist() == [16, 4, 16]
     assert len(decode_answers(mini, ids[:, batch["input_ids"].shape[1] :])) == 3
 
 

@@ -1,25 +1,23 @@
-"""The two oracles of design section 4, and that nothing is left on the model."""
+"""Fusion, batches, refusals, and that nothing is left on the model; the oracles are in test_runtime_families.py."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
 from typing import Any
 
 import pytest
 import torch
+from family_models import FAMILY_MODELS
 from tiny_llava import GRID, IMAGE_TOKEN, tiny_batch, tiny_llava
 
 from claspkit.profiles.errors import BadDataError, UsageError
-from claspkit.runtime.families import FAMILIES, find_family
+from claspkit.runtime.families import find_family
 from claspkit.runtime.plan import PrunePlan, RowPlan
 from claspkit.runtime.pruner import apply_plan
 
 VISUAL = GRID * GRID
-BACKENDS = ("sdpa", "eager")
-BATCHES = ([5], [5, 5], [3, 8, 5])
 STAGES = ((1, 20), (2, 11), (3, 4))
 NEW_TOKENS = 16
-FAMILY_MODELS: dict[str, Callable[[str], Any]] = {"llava": tiny_llava}  # a tiny random model per row of FAMILIES
 
 
 def plan_for(rows: int, stages: tuple[tuple[int, int], ...] = STAGES, layers: tuple[int, ...] = (3,)) -> PrunePlan:
@@ -35,77 +33,13 @@ def generate(model: Any, batch: dict[str, torch.Tensor]) -> Any:
     )
 
 
-@pytest.mark.parametrize("lengths", BATCHES)
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("family", list(FAMILIES))
-def test_identity(family: str, backend: str, lengths: list[int]) -> None:
-    """One-hot on the model's own layer and all tokens kept: the stock model, bit for bit, over 16 decode steps."""
-    model, batch = FAMILY_MODELS[family](backend), tiny_batch(lengths)
-    stock = generate(model, batch)
-    with apply_plan(model, find_family(model), plan_for(len(lengths), ((1, VISUAL), (3, VISUAL)))):
-        pruned = generate(model, batch)
-    assert torch.equal(stock.sequences, pruned.sequences)
-    assert all(torch.equal(a, b) for a, b in zip(stock.logits, pruned.logits, strict=True))
-
-
-@pytest.mark.parametrize("lengths", BATCHES)
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("family", list(FAMILIES))
-def test_removal_equals_masking(family: str, backend: str, lengths: list[int]) -> None:
-    """Physical removal equals keeping every token and masking the dropped ones as keys from the stage on."""
-    model, batch = FAMILY_MODELS[family](backend), tiny_batch(lengths)
-    with apply_plan(model, find_family(model), plan_for(len(lengths))) as stages:
-        answer = generate(model, batch)
-        trace = stages.trace
-        caches = [layer.keys.shape[2] for layer in answer.past_key_values.layers]
-    kept = {stage.after_layer: stage.kept for stage in trace}
-    full = batch["input_ids"].shape[1]
-    assert caches == [full + NEW_TOKENS - 1 - (VISUAL - n) for n in (VISUAL, VISUAL, 20, 11, 4, 4)]
-
-    sequence = torch.cat((batch["input_ids"], answer.sequences[:, full:-1]), dim=1)
-    mask = torch.cat((batch["attention_mask"], torch.ones(len(lengths), NEW_TOKENS - 1, dtype=torch.long)), dim=1)
-    want = masked_forward(model, sequence, mask, batch["pixel_values"], kept)
-    got = torch.stack(answer.logits, dim=1)
-    assert (got - want[:, full - 1 :]).abs().max() <= 1e-5 * want.abs().max().clamp_min(1.0)
-
-
-def masked_forward(model: Any, ids: Any, mask: Any, pixels: Any, kept: dict[int, Any]) -> torch.Tensor:
-    """One forward over the whole sequence with a mask per layer, written apart from the pruner's hooks."""
-    rows, length = ids.shape
-    visual = (ids == IMAGE_TOKEN).nonzero()[:, 1].view(rows, -1)
-    handles = []
-    for index, layer in enumerate(model.model.language_model.layers):
-        allowed = torch.ones(rows, length, dtype=torch.bool) & mask.bool()
-        for stage, indices in kept.items():
-            if index > stage:
-                gone = torch.ones(rows, VISUAL, dtype=torch.bool).scatter(1, indices, False)
-                allowed = allowed & ~torch.zeros(rows, length, dtype=torch.bool).scatter(1, visual, gone)
-        causal = torch.ones(length, length, dtype=torch.bool).tril()[None] & allowed[:, None]
-        bias = torch.zeros(rows, 1, length, length).masked_fill(~causal[:, None], torch.finfo(torch.float32).min)
-
-        def use(_: Any, args: Any, kwargs: Any, bias: torch.Tensor = bias) -> Any:
-            return args, {**kwargs, "attention_mask": bias}
-
-        handles.append(layer.register_forward_pre_hook(use, with_kwargs=True))
-    positions = (mask.cumsum(-1) - 1).clamp_min(0)
-    try:
-        with torch.no_grad():
-            logits: torch.Tensor = model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, pixel_values=pixels
-            ).logits
-    finally:
-        for handle in handles:
-            handle.remove()
-    return logits
-
-
 def test_rows_of_a_batch_answer_as_alone() -> None:
     """Mixed splits and lengths in one left-padded batch: every row as if it were alone."""
     model, batch = tiny_llava(), tiny_batch([3, 8, 5])
     plan, family = plan_for(3, layers=(1, 3)), find_family(model)
     with apply_plan(model, family, plan) as stages:
         together = generate(model, batch)
-        trace = stages.trace
+        trace = stages.last
     for row in range(3):
         real = batch["attention_mask"][row].bool()
         single = {
@@ -115,7 +49,7 @@ def test_rows_of_a_batch_answer_as_alone() -> None:
         }
         with apply_plan(model, family, PrunePlan(STAGES, (plan.rows[row],))) as stages:
             alone = generate(model, single)
-            assert all(torch.equal(a.kept[0], b.kept[row]) for a, b in zip(stages.trace, trace, strict=True))
+            assert all(torch.equal(a.kept[0], b.kept[row]) for a, b in zip(stages.last, trace, strict=True))
         assert torch.equal(alone.sequences[0, -NEW_TOKENS:], together.sequences[row, -NEW_TOKENS:])
 
 
@@ -186,17 +120,70 @@ def test_refusals() -> None:
     model, family = tiny_llava(), None
     family = find_family(model)
     batch = tiny_batch([4])
-    with apply_plan(model, family, plan_for(1)):
-        with pytest.raises(UsageError, match="num_return_sequences"):
-            model.generate(**batch, num_beams=2, max_new_tokens=2)
-        with pytest.raises(UsageError, match="static cache"):
-            model.generate(**batch, cache_implementation="static", max_new_tokens=2)
+    with pytest.raises(UsageError, match="2 intents were given"), apply_plan(model, family, plan_for(2)):
+        model.generate(**batch, max_new_tokens=2)
+    with pytest.raises(UsageError, match="2 rows but 3"), apply_plan(model, family, plan_for(3)):
+        model(**tiny_batch([4, 4]))
     bad = {**batch, "pixel_values": batch["pixel_values"] * float("nan")}
     with pytest.raises(BadDataError, match="NaN"), apply_plan(model, family, plan_for(1)):
         model.generate(**bad, max_new_tokens=2)
     ends_with_picture = {key: value[:, : 2 + VISUAL] for key, value in batch.items() if key != "pixel_values"}
     with pytest.raises(UsageError, match="text after"), apply_plan(model, family, plan_for(1)):
         model.generate(**ends_with_picture, pixel_values=batch["pixel_values"], max_new_tokens=2)
+    right = {key: value.flip(1) if key != "pixel_values" else value for key, value in tiny_batch([3, 6]).items()}
+    with pytest.raises(UsageError, match="padded on the left"), apply_plan(model, family, plan_for(2)):
+        model(**right)
+    two = {**batch, "pixel_values": torch.cat((batch["pixel_values"], batch["pixel_values"]))}
+    with pytest.raises(UsageError, match="placeholders"), apply_plan(model, family, plan_for(1)):
+        model.generate(**two, max_new_tokens=2)
+    with apply_plan(model, family, plan_for(1)):
+        with pytest.raises(UsageError, match="pruned already"), apply_plan(model, family, plan_for(1)):
+            pass
+        assert model.generate(**batch, max_new_tokens=2).shape == (1, batch["input_ids"].shape[1] + 2)
+
+
+def test_ready_made_features_are_not_fused_silently() -> None:
+    """Features computed outside of the call pass where the plan is the stock model's layer, else they are refused."""
+    model, batch = tiny_llava(), tiny_batch([4])
+    family = find_family(model)
+    with torch.no_grad():
+        features = model.get_image_features(batch["pixel_values"], return_dict=True)
+    given = {key: value for key, value in batch.items() if key != "pixel_values"}
+    if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
+        pytest.skip("this release of transformers takes no features")
+    with torch.no_grad(), apply_plan(model, family, plan_for(1)) as surgery:
+        want = model(**batch).logits
+        kept = [stage.kept for stage in surgery.last]
+        assert torch.equal(model(**given, mm_encoder_outputs={"image": features}).logits, want)
+        assert all(torch.equal(a, b.kept) for a, b in zip(kept, surgery.last, strict=True))
+    with pytest.raises(UsageError, match="ready-made"), apply_plan(model, family, plan_for(1, layers=(1, 3))):
+        model(**given, mm_encoder_outputs={"image": features})
+
+
+@pytest.mark.parametrize("call", ["generate", "forward"])
+@pytest.mark.parametrize("name", list(FAMILY_MODELS))
+def test_every_picture_gets_its_prompts_fusion(name: str, call: str) -> None:
+    """Two prompts of different classes, one with two pictures: visual tokens as with each class for the whole batch."""
+    tiny = FAMILY_MODELS[name]
+    model, batch = tiny.build(), tiny.batch("several")
+    family = find_family(model)
+    fusions = (RowPlan((1, 3), (0.25, 0.75), 0.5), RowPlan((2,), (1.0,), 0.5))
+
+    def entrance(*rows: int) -> torch.Tensor:
+        plan = PrunePlan((), tuple(fusions[row] for row in rows))
+        seen: list[torch.Tensor] = []
+        handle = family.decoder(model).register_forward_pre_hook(
+            lambda _, __, kwargs: seen.append(kwargs["inputs_embeds"]), with_kwargs=True
+        )
+        with torch.no_grad(), apply_plan(model, family, plan):
+            model(**batch) if call == "forward" else model.generate(**batch, max_new_tokens=1)
+        handle.remove()
+        return seen[0]
+
+    mixed, first, second = entrance(0, 1), entrance(0, 0), entrance(1, 1)
+    assert not torch.equal(first, second)
+    assert torch.equal(mixed[0], first[0])
+    assert torch.equal(mixed[1], second[1])
 
 
 def test_half_precision_runs() -> None:
@@ -205,4 +192,4 @@ def test_half_precision_runs() -> None:
     batch["pixel_values"] = batch["pixel_values"].to(torch.bfloat16)
     with apply_plan(model, find_family(model), plan_for(2)) as stages:
         generate(model, batch)
-        assert [stage.kept.shape for stage in stages.trace] == [(2, 20), (2, 11), (2, 4)]
+        assert [stage.kept.shape for stage in stages.last] == [(2, 20), (2, 11), (2, 4)]

@@ -29,7 +29,7 @@ def test_pivots_are_the_top_of_the_models_own_attention(layer: int, saliency: st
         plan = PrunePlan(((layer, 9),), (RowPlan((3,), (1.0,), 1.0),) * 3, saliency)
         with apply_plan(model, find_family(model), plan) as stages:
             model(**batch)
-            (trace,) = stages.trace
+            (trace,) = stages.last
     for row, length in enumerate(lengths):
         visual = (batch["input_ids"][row] == IMAGE_TOKEN).nonzero()[:, 0]
         rows = maps[row].mean(0)[-length:] if saliency == "text" else maps[row].mean(0)[-1:]

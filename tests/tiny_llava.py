@@ -63,3 +63,39 @@ def tiny_batch(lengths: list[int], seed: int = 1) -> dict[str, torch.Tensor]:
         mask[row, start:] = 1
     pixels = torch.randn(len(lengths), 3, 24, 24, generator=generator)
     return {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels}
+
+
+def build(attention: str = "sdpa", seed: int = 0, dtype: torch.dtype = torch.float32, depth: int = 6) -> Any:
+    """The model under the name that every family's tiny model has."""
+    return tiny_llava(attention, seed, depth, dtype)
+
+
+def batch(kind: str, seed: int = 1) -> dict[str, torch.Tensor]:
+    """A batch of one kind: "single", "padded", "several" (pictures in a prompt), "mixed" (one without), "text"."""
+    if kind in ("single", "padded"):
+        return tiny_batch([5] if kind == "single" else [3, 8, 5], seed)
+    generator = torch.Generator().manual_seed(seed)
+    picture = [IMAGE_TOKEN] * GRID * GRID
+    prompts = {
+        "several": [[1, 7, *picture, 11, 12, *picture, 13, 14, 15, 16], [1, 7, *picture, 21, 22, 23]],
+        "mixed": [[1, 7, *picture, 21, 22, 23], [1, 31, 32, 33, 34]],
+        "text": [[1, 31, 32, 33, 34]],
+    }[kind]
+    inputs = left_padded(prompts, PAD)
+    pictures = sum(prompt.count(IMAGE_TOKEN) for prompt in prompts) // len(picture)
+    if pictures:
+        inputs["pixel_values"] = torch.randn(pictures, 3, 24, 24, generator=generator)
+    return inputs
+
+
+def left_padded(prompts: list[list[int]], pad: int) -> dict[str, torch.Tensor]:
+    """``input_ids`` and ``attention_mask`` (B, S) of prompts of different lengths."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def full_inputs(inputs: dict[str, torch.Tensor], ids: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Arguments of one pass over ``ids`` (prompt and answer) whose positions are those of ``generate``."""
+    return {**inputs, "input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp_min(0)}

@@ -2,18 +2,24 @@
 
 A family is stateless; every method takes the model. It is found by looking at the model's structure, never at a
 version string. Layer indices follow ``hidden_states``: 0 is the embedding output, L the output of the last block.
+
+A *picture* is whatever one placeholder run stands for: an image, or a video. A *unit* is one entry of the leading
+axis of the vision encoder's hidden states: a tile, a frame, or in a packed encoder a patch.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from claspkit.profiles.budget import Scaling
+from claspkit.profiles.errors import UsageError
+from claspkit.runtime.capture import capture
 
 
 @dataclass(frozen=True)
@@ -28,8 +34,12 @@ class FamilyFacts:
         ffn_width: inner width of the decoder's gated MLP.
         heads: attention heads of the decoder.
         kv_heads: key/value heads of the decoder.
-        visual_tokens: patch tokens of one picture at the decoder's input.
+        visual_tokens: visual tokens at the decoder's input that budgets refer to; where a model takes pictures of
+            any size, those of its reference picture.
         default_layer: the vision layer the stock model reads.
+        scaling: "absolute" where a budget is a number of tokens per picture, "share" where pictures differ so much
+            in size that a budget is the share ``keep / visual_tokens`` of every picture's own tokens.
+        head_width: channels of one attention head of the decoder, None for ``decoder_width / heads``.
     """
 
     vision_depth: int
@@ -41,6 +51,25 @@ class FamilyFacts:
     kv_heads: int
     visual_tokens: int
     default_layer: int
+    scaling: Scaling = "absolute"
+    head_width: int | None = None
+
+
+@dataclass(frozen=True)
+class VisualInput:
+    """The pictures of one kind in a batch, in the order in which the model computes their features.
+
+    Attributes:
+        tower: which of :meth:`Family.towers` encodes them.
+        token_id: the placeholder that one visual token of theirs replaces.
+        tokens: visual tokens at the decoder's input, per picture.
+        units: entries of the encoder's leading axis, per picture.
+    """
+
+    tower: str
+    token_id: int
+    tokens: tuple[int, ...]
+    units: tuple[int, ...]
 
 
 class Family(ABC):
@@ -57,24 +86,32 @@ class Family(ABC):
         """Return the sizes of ``model``, from its config."""
 
     @abstractmethod
-    def vision_blocks(self, model: nn.Module) -> nn.ModuleList:
-        """Return the vision encoder's blocks; block l - 1 puts out layer l, block 0 takes in layer 0."""
+    def towers(self, model: nn.Module) -> dict[str, nn.ModuleList]:
+        """Return the blocks of every vision encoder by name ("image", "video").
+
+        Block l - 1 puts out layer l, block 0 takes in layer 0, all of shape (U, special + P, D), or (U, D) where the
+        encoder packs the patches of all pictures into one axis.
+        """
 
     @abstractmethod
     def encode(self, model: nn.Module, pixel_values: Tensor) -> None:
-        """Run the vision encoder on (B, 3, H, W) pixels, so that hooks on its blocks see every layer."""
+        """Run the image encoder on (B, 3, H, W) pixels, so that hooks on its blocks see every layer."""
 
     @abstractmethod
-    def patch_tokens(self, model: nn.Module, hidden: Tensor) -> Tensor:
-        """Split the special tokens off one vision layer: (B, special + N, D) -> (B, N, D)."""
+    def patch_tokens(self, model: nn.Module, hidden: Tensor, tower: str = "image") -> Tensor:
+        """Split off the special tokens that the projector does not take: (U, special + P, D) -> (U, P, D)."""
+
+    def projector_input(self, model: nn.Module, patches: Tensor, tower: str = "image") -> Tensor:
+        """Arrange fused patch tokens as the projector takes them; the same tensor where nothing is to be done."""
+        return patches
 
     @abstractmethod
     def projector(self, model: nn.Module) -> nn.Module:
-        """Return the module that maps (B, N, D) patch tokens into the decoder's space."""
+        """Return the module that maps patch tokens into the decoder's space; its first input is what we fuse."""
 
     @abstractmethod
     def trunk(self, model: nn.Module) -> nn.Module:
-        """Return the module whose forward takes ``input_ids`` and ``pixel_values`` and calls the decoder."""
+        """Return the module whose forward takes ``input_ids`` and pixels and calls the decoder."""
 
     @abstractmethod
     def decoder(self, model: nn.Module) -> nn.Module:
@@ -85,57 +122,74 @@ class Family(ABC):
         """Return the decoder's layers, each with a ``self_attn`` that has ``q_proj`` and ``k_proj``."""
 
     @abstractmethod
-    def image_token_id(self, model: nn.Module) -> int:
-        """Return the id of the placeholder token that a visual token replaces."""
+    def placeholder_ids(self, model: nn.Module) -> tuple[int, ...]:
+        """Return the ids of the placeholder tokens that visual tokens replace."""
+
+    @abstractmethod
+    def visual_inputs(self, model: nn.Module, inputs: Mapping[str, Any]) -> tuple[VisualInput, ...]:
+        """Describe the pictures among a model call's keyword arguments; () where it has none.
+
+        Args:
+            model: the model.
+            inputs: what ``forward`` or ``generate`` was called with (``pixel_values``, grids, sizes ...).
+        """
+
+    def cls_attention(self, model: nn.Module, tower: str) -> nn.Module:
+        """Return the attention module whose [CLS] row scores patches, the one of the layer the stock model reads.
+
+        It has ``q_proj`` and ``k_proj`` and a ``num_heads``.
+
+        Raises:
+            UsageError: the encoder has no [CLS] token.
+        """
+        raise UsageError(
+            f"the vision encoder of family {self.id!r} has no [CLS] token: saliency 'cls', and with it a stage before "
+            "the decoder, cannot be used; take saliency 'text' or 'last'"
+        )
+
+    def cls_tokens(self, model: nn.Module, scores: Tensor, inputs: Mapping[str, Any], tower: str) -> list[Tensor]:
+        """Arrange [CLS] attention over patches as the decoder's visual tokens are arranged.
+
+        Args:
+            model: the model.
+            scores: (U, special + P), attention of the [CLS] row of every unit to every encoder position.
+            inputs: the call's keyword arguments, as in :meth:`visual_inputs`.
+            tower: the encoder.
+
+        Returns:
+            One (tokens,) tensor per picture; 0 for tokens that stand for no patch.
+        """
+        patches = self.patch_tokens(model, scores[:, :, None], tower)
+        return list(self.projector_input(model, patches, tower).mean(dim=-1).unbind(0))
 
     def vision_layers(self, model: nn.Module, pixel_values: Tensor) -> Tensor:
-        """Return every vision layer of a batch of pictures.
+        """Return every vision layer of a batch of pictures of one size.
 
         Args:
             model: the model, in eval mode.
             pixel_values: (B, 3, H, W) from the model's own image processor.
 
         Returns:
-            (L + 1, B, N, D) patch tokens in the model's dtype; entry 0 is the embedding output.
+            (L + 1, B, P, D) patch tokens in the model's dtype; entry 0 is the embedding output.
         """
         depth = self.facts(model).vision_depth
-        with torch.inference_mode(), self.capture(model, range(depth + 1)) as seen:
+        with torch.inference_mode(), capture(self.towers(model)["image"], range(depth + 1)) as seen:
             self.encode(model, pixel_values)
             return torch.stack([self.patch_tokens(model, seen[layer]) for layer in range(depth + 1)])
 
     def project(self, model: nn.Module, fused: Tensor) -> Tensor:
-        """Map fused patch tokens (B, N, D) to decoder-input visual tokens (B, N, decoder width)."""
-        projected: Tensor = self.projector(model)(fused)
+        """Map fused patch tokens (B, P, D) to decoder-input visual tokens (B, N, decoder width)."""
+        projected: Tensor = self.projector(model)(self.projector_input(model, fused))
         return projected
 
-    @contextmanager
-    def capture(self, model: nn.Module, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-        """Keep the output of some vision layers of the next encoder pass, by hooks that go away with the block.
 
-        Yields a dict that fills with layer index -> (B, special + N, D) while the encoder runs.
-        """
-        blocks = self.vision_blocks(model)
-        seen: dict[int, Tensor] = {}
-        handles = []
+def parts(module: Any, *names: str) -> Any:
+    """Follow attribute names down a module, skipping those that this release of transformers does not have."""
+    for name in names:
+        module = getattr(module, name, module)
+    return module
 
-        def keep_input(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-            value = args[0] if args else kwargs["hidden_states"]
-            assert isinstance(value, Tensor)
-            seen[0] = value
 
-        def keep_output(layer: int) -> object:
-            def hook(_: nn.Module, __: object, output: Tensor | tuple[Tensor, ...]) -> None:
-                seen[layer] = output if isinstance(output, Tensor) else output[0]
-
-            return hook
-
-        try:
-            for layer in layers:
-                if layer == 0:
-                    handles.append(blocks[0].register_forward_pre_hook(keep_input, with_kwargs=True))
-                else:
-                    handles.append(blocks[layer - 1].register_forward_hook(keep_output(layer)))  # type: ignore[arg-type]
-            yield seen
-        finally:
-            for handle in handles:
-                handle.remove()
+def repeated(counts: Sequence[int]) -> list[int]:
+    """Index of the picture every unit belongs to: (2, 1) -> [0, 0, 1]."""
+    return [index for index, count in enumerate(counts) for _ in range(count)]

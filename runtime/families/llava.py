@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
-from .base import Family, FamilyFacts
+from .base import Family, FamilyFacts, VisualInput, parts
 
 
 class LlavaFamily(Family):
     """``LlavaForConditionalGeneration`` with an integer ``vision_feature_layer`` and a CLIP tower."""
 
     id: ClassVar[str] = "llava"
+    model_type: ClassVar[str] = "llava"
 
     def matches(self, model: nn.Module) -> bool:
         """A trunk with ``vision_tower``, ``multi_modal_projector`` and ``language_model``, and one feature layer."""
         config: Any = getattr(model, "config", None)
         trunk = getattr(model, "model", None)
         return (
-            getattr(config, "model_type", None) == "llava"
+            getattr(config, "model_type", None) == self.model_type
             and isinstance(getattr(config, "vision_feature_layer", None), int)
             and all(hasattr(trunk, name) for name in ("vision_tower", "multi_modal_projector", "language_model"))
             and config.vision_config.model_type == "clip_vision_model"
@@ -30,7 +32,6 @@ class LlavaFamily(Family):
         config: Any = model.config
         vision, text = config.vision_config, config.text_config
         depth = vision.num_hidden_layers
-        patches = (vision.image_size // vision.patch_size) ** 2
         return FamilyFacts(
             vision_depth=depth,
             vision_width=vision.hidden_size,
@@ -39,22 +40,27 @@ class LlavaFamily(Family):
             ffn_width=text.intermediate_size,
             heads=text.num_attention_heads,
             kv_heads=text.num_key_value_heads,
-            visual_tokens=patches + (0 if self._drops_cls(model) else 1),
+            visual_tokens=self.tokens_per_unit(model),
             default_layer=config.vision_feature_layer % (depth + 1),
+            head_width=getattr(text, "head_dim", None),
         )
 
-    def vision_blocks(self, model: nn.Module) -> nn.ModuleList:
+    def tokens_per_unit(self, model: nn.Module) -> int:
+        """Visual tokens of one grid of patches."""
+        vision = cast(Any, model).config.vision_config
+        return int((vision.image_size // vision.patch_size) ** 2) + (0 if self.drops_cls(model) else 1)
+
+    def towers(self, model: nn.Module) -> dict[str, nn.ModuleList]:
         """The CLIP encoder's layers; the tower carries them below ``vision_model`` in some releases."""
-        tower: Any = self._tower(model)
-        return cast(nn.ModuleList, getattr(tower, "vision_model", tower).encoder.layers)
+        return {"image": parts(cast(Any, model).model.vision_tower, "vision_model").encoder.layers}
 
     def encode(self, model: nn.Module, pixel_values: Tensor) -> None:
         """Call the tower itself: ``get_image_features`` runs it too, but also the projector."""
-        self._tower(model)(pixel_values)
+        cast(Any, model).model.vision_tower(pixel_values)
 
-    def patch_tokens(self, model: nn.Module, hidden: Tensor) -> Tensor:
+    def patch_tokens(self, model: nn.Module, hidden: Tensor, tower: str = "image") -> Tensor:
         """Drop [CLS] where ``vision_feature_select_strategy`` is "default"."""
-        return hidden[:, 1:] if self._drops_cls(model) else hidden
+        return hidden[:, 1:] if self.drops_cls(model) else hidden
 
     def projector(self, model: nn.Module) -> nn.Module:
         """``multi_modal_projector``."""
@@ -72,14 +78,24 @@ class LlavaFamily(Family):
         """``language_model.layers``."""
         return cast(nn.ModuleList, cast(Any, model).model.language_model.layers)
 
-    def image_token_id(self, model: nn.Module) -> int:
+    def placeholder_ids(self, model: nn.Module) -> tuple[int, ...]:
         """``image_token_id`` of config.json."""
-        return int(cast(Any, model).config.image_token_id)
+        return (int(cast(Any, model).config.image_token_id),)
+
+    def visual_inputs(self, model: nn.Module, inputs: Mapping[str, Any]) -> tuple[VisualInput, ...]:
+        """One unit and one grid of tokens per entry of ``pixel_values`` (B, 3, H, W)."""
+        pixels = inputs.get("pixel_values")
+        if pixels is None:
+            return ()
+        count = pixels.shape[0]
+        tokens = (self.tokens_per_unit(model),) * count
+        return (VisualInput("image", self.placeholder_ids(model)[0], tokens, (1,) * count),)
+
+    def cls_attention(self, model: nn.Module, tower: str) -> nn.Module:
+        """The attention of the block whose output the stock model reads."""
+        return cast(nn.Module, self.towers(model)[tower][self.facts(model).default_layer - 1].self_attn)
 
     @staticmethod
-    def _tower(model: nn.Module) -> nn.Module:
-        return cast(nn.Module, cast(Any, model).model.vision_tower)
-
-    @staticmethod
-    def _drops_cls(model: nn.Module) -> bool:
+    def drops_cls(model: nn.Module) -> bool:
+        """Whether [CLS] is left out of the visual tokens."""
         return bool(cast(Any, model).config.vision_feature_select_strategy == "default")

@@ -1,0 +1,71 @@
+"""InternVL in its transformers form: tiles of one size, a pixel shuffle that makes one token of several patches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import isqrt
+from typing import Any, ClassVar, cast
+
+from torch import Tensor, nn
+
+from .base import FamilyFacts
+from .llava import LlavaFamily
+
+
+class InternVLFamily(LlavaFamily):
+    """``InternVLForConditionalGeneration`` with an integer ``vision_feature_layer`` and without [CLS] tokens.
+
+    A tile counts as a picture: ``pixel_values`` (tiles, 3, H, W) does not say which tiles were cut from one picture.
+    """
+
+    id: ClassVar[str] = "internvl"
+    model_type: ClassVar[str] = "internvl"
+
+    def matches(self, model: nn.Module) -> bool:
+        """A trunk with ``vision_tower``, ``multi_modal_projector`` and ``pixel_shuffle``, and one feature layer."""
+        config: Any = getattr(model, "config", None)
+        trunk = getattr(model, "model", None)
+        names = ("vision_tower", "multi_modal_projector", "language_model", "pixel_shuffle")
+        return (
+            getattr(config, "model_type", None) == self.model_type
+            and isinstance(getattr(config, "vision_feature_layer", None), int)
+            and self.drops_cls(model)
+            and all(hasattr(trunk, name) for name in names)
+            and config.vision_config.model_type == "internvl_vision"
+        )
+
+    def facts(self, model: nn.Module) -> FamilyFacts:
+        """As LLaVA's; budgets refer to one tile and scale to the tiles there are."""
+        return replace(super().facts(model), scaling="share")
+
+    def tokens_per_unit(self, model: nn.Module) -> int:
+        """Visual tokens of one tile: ``image_seq_length`` of config.json."""
+        return int(cast(Any, model).config.image_seq_length)
+
+    def towers(self, model: nn.Module) -> dict[str, nn.ModuleList]:
+        """The encoder's layers, closed by the final norm where the stock model reads its last layer through one.
+
+        ``vision_feature_layer`` -1 means the tower's ``last_hidden_state``, normed unless ``use_mean_pooling`` is
+        set; every other value, also the last layer's number, means ``hidden_states``, which are not. So for -1 the
+        norm takes the place of the last block, and its output is layer L. (A tower of one block has no such place.)
+        """
+        tower = cast(Any, model).model.vision_tower
+        layers = cast(nn.ModuleList, tower.encoder.layer)
+        reads_norm = cast(Any, model).config.vision_feature_layer == -1
+        if not reads_norm or isinstance(tower.layernorm, nn.Identity):
+            return {"image": layers}
+        return {"image": nn.ModuleList([*layers[:-1], tower.layernorm])}
+
+    def projector_input(self, model: nn.Module, patches: Tensor, tower: str = "image") -> Tensor:
+        """Shuffle patches (U, P, D) as the model does: (U, P r^2, D / r^2) with r = ``downsample_ratio``."""
+        trunk: Any = model.model
+        side = isqrt(patches.shape[1])
+        shuffled: Tensor = trunk.pixel_shuffle(
+            patches.reshape(len(patches), side, side, -1), scale_factor=cast(Any, model).config.downsample_ratio
+        )
+        return shuffled.flatten(1, 2)
+
+    def cls_attention(self, model: nn.Module, tower: str) -> nn.Module:
+        """The attention of the block whose output the stock model reads, with ``q_norm`` and ``k_norm``, maybe idle."""
+        layers = cast(Any, model).model.vision_tower.encoder.layer
+        return cast(nn.Module, layers[self.facts(model).default_layer - 1].attention)

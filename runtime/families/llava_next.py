@@ -1,0 +1,117 @@
+"""LLaVA-NeXT: LLaVA-1.5 whose picture is one overview tile and a grid of close-up tiles, padding cut away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, cast
+
+from torch import Tensor, nn
+
+from claspkit.profiles.errors import UsageError
+
+from .base import FamilyFacts, VisualInput
+from .llava import LlavaFamily
+
+
+class LlavaNextFamily(LlavaFamily):
+    """``LlavaNextForConditionalGeneration`` with an integer ``vision_feature_layer`` and a CLIP tower.
+
+    A unit is a tile. The decoder sees, per picture, the overview's grid in raster order, then the rows of the whole
+    close-up grid as far as they show the picture, each row followed by one learned newline token. Newline tokens
+    are visual tokens like the others: they cost the decoder the same.
+    """
+
+    id: ClassVar[str] = "llava-next"
+    model_type: ClassVar[str] = "llava_next"
+
+    def facts(self, model: nn.Module) -> FamilyFacts:
+        """As LLaVA's; ``visual_tokens`` are those of a picture with the most tiles, newlines not counted."""
+        config: Any = model.config
+        side = config.vision_config.image_size
+        tiles = 1 + max((height // side) * (width // side) for height, width in config.image_grid_pinpoints)
+        return replace(super().facts(model), visual_tokens=tiles * self.tokens_per_unit(model))
+
+    def encode(self, model: nn.Module, pixel_values: Tensor) -> None:
+        """Run the tower on (B, 3, H, W), or on every tile of (B, tiles, 3, H, W), padding tiles included."""
+        super().encode(model, pixel_values.flatten(0, -4))
+
+    def visual_inputs(self, model: nn.Module, inputs: Mapping[str, Any]) -> tuple[VisualInput, ...]:
+        """Tiles and tokens of every picture from its height and width in ``image_sizes`` (B, 2).
+
+        ``pixel_values`` may be (B, most tiles, 3, H, W) or the (tiles, 3, H, W) of all pictures one after the other;
+        padding tiles of the first form never reach the tower.
+
+        Raises:
+            UsageError: ``image_sizes`` is missing or does not fit ``pixel_values``.
+        """
+        pixels = inputs.get("pixel_values")
+        if pixels is None or pixels.shape[0] == 0:
+            return ()
+        layouts = [self.picture_layout(model, size) for size in self._sizes(inputs)]
+        tiles, tokens = tuple(count for count, _ in layouts), tuple(count for _, count in layouts)
+        wanted = len(layouts) if pixels.ndim == 5 else sum(tiles)
+        if pixels.shape[0] != wanted:
+            raise UsageError(
+                f"image_sizes names {len(layouts)} pictures of {list(tiles)} tiles, so pixel_values must have {wanted} "
+                f"entries, got {tuple(pixels.shape)}; pass both as the model's own processor returns them"
+            )
+        return (VisualInput("image", self.placeholder_ids(model)[0], tokens, tiles),)
+
+    def cls_tokens(self, model: nn.Module, scores: Tensor, inputs: Mapping[str, Any], tower: str) -> list[Tensor]:
+        """Lay scores out as the model lays out features, with 0 for newline tokens."""
+        trunk: Any = model.model
+        (visual,) = self.visual_inputs(model, inputs)
+        patches = self.patch_tokens(model, scores[:, :, None], tower)
+        packed, _ = trunk.pack_image_features(
+            patches.split(visual.units),
+            self._sizes(inputs),
+            vision_feature_select_strategy=cast(Any, model).config.vision_feature_select_strategy,
+            image_newline=scores.new_zeros(1),
+        )
+        return [score[:, 0] for score in packed]
+
+    def picture_layout(self, model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the tiles and the visual tokens of a picture.
+
+        The picture is scaled into the best-fitting of ``image_grid_pinpoints`` and centred there; patch rows or
+        columns that lie wholly in the padding are cut, equally many at both ends. With a tile of g x g patches and
+        h x w patches left, a picture has g * g + h * (w + 1) tokens: the + 1 is the newline of each row.
+
+        Args:
+            model: the model.
+            size: height and width in pixels, before any scaling.
+        """
+        # The choice among pinpoints is the processor's own, ties included; here it must not differ by a rounding.
+        from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
+
+        config: Any = model.config
+        side = config.vision_config.image_size
+        grid = side // config.vision_config.patch_size
+        rows, columns = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, side)
+        height, width = rows * grid, columns * grid
+        if size[1] / size[0] > width / height:
+            height -= _padding(height, size[0], width / size[1])
+        else:
+            width -= _padding(width, size[1], height / size[0])
+        return 1 + rows * columns, self.tokens_per_unit(model) + height * (width + 1)
+
+    @staticmethod
+    def _sizes(inputs: Mapping[str, Any]) -> list[tuple[int, int]]:
+        """Height and width of every picture, as plain numbers."""
+        sizes = inputs.get("image_sizes")
+        if sizes is None:
+            raise UsageError(
+                "pixel_values came without image_sizes: LLaVA-NeXT needs the height and width of every picture; pass "
+                "both as the model's own processor returns them"
+            )
+        rows = sizes.tolist() if hasattr(sizes, "tolist") else sizes
+        return [(int(height), int(width)) for height, width in rows]
+
+
+def _padding(patches: int, pixels: int, scale: float) -> int:
+    """Patches cut from both ends of an axis on which ``pixels`` scaled by ``scale`` cover less than ``patches``.
+
+    The 7 digits are the model's: they take a product such as 23.999999999 for the whole number that it is.
+    """
+    return (patches - int(round(pixels * scale, 7))) // 2 * 2

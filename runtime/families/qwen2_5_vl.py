@@ -1,0 +1,169 @@
+"""Qwen2.5-VL: a windowed vision transformer on pictures and videos of any size, packed into one axis of patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from claspkit.profiles.errors import UsageError
+
+from .base import Family, FamilyFacts, VisualInput
+
+REFERENCE_SIDE = 1008
+"""Pixels along one side of the picture that budgets refer to: the 1296 visual tokens for which the paper states its
+budgets of this model, at patches of 14 pixels merged two by two."""
+
+_KINDS = (("image", "pixel_values", "image_grid_thw"), ("video", "pixel_values_videos", "video_grid_thw"))
+
+
+class Qwen2_5VLFamily(Family):
+    """``Qwen2_5_VLForConditionalGeneration``.
+
+    A unit is one patch. The encoder walks a picture window by window, and so are the patches of a hidden state
+    ordered; those of one picture stay together, as do the patches that the merger makes one token of. The model puts
+    tokens back into raster order after the merger, so whatever replaces the merger's input keeps the order it has.
+    One encoder serves both kinds: the model runs it on a batch's pictures first, then on its videos.
+    """
+
+    id: ClassVar[str] = "qwen2.5-vl"
+    model_type: ClassVar[str] = "qwen2_5_vl"
+
+    def matches(self, model: nn.Module) -> bool:
+        """A trunk with ``language_model`` and a ``visual`` that has ``blocks`` and a ``merger``."""
+        trunk = getattr(model, "model", None)
+        visual = getattr(trunk, "visual", None)
+        return (
+            getattr(getattr(model, "config", None), "model_type", None) == self.model_type
+            and hasattr(trunk, "language_model")
+            and all(hasattr(visual, name) for name in ("blocks", "merger"))
+        )
+
+    def facts(self, model: nn.Module) -> FamilyFacts:
+        """Sizes from ``vision_config`` and ``text_config`` of config.json; tokens of a square reference picture."""
+        config: Any = model.config
+        vision, text = config.vision_config, config.text_config
+        return FamilyFacts(
+            vision_depth=vision.depth,
+            vision_width=vision.hidden_size,
+            decoder_depth=text.num_hidden_layers,
+            decoder_width=text.hidden_size,
+            ffn_width=text.intermediate_size,
+            heads=text.num_attention_heads,
+            kv_heads=text.num_key_value_heads,
+            visual_tokens=(REFERENCE_SIDE // (vision.patch_size * vision.spatial_merge_size)) ** 2,
+            default_layer=vision.depth,
+            scaling="share",
+            head_width=getattr(text, "head_dim", None),
+        )
+
+    def towers(self, model: nn.Module) -> dict[str, nn.ModuleList]:
+        """The one encoder's blocks, under both names: it is run once for each kind that a batch has."""
+        blocks = cast(nn.ModuleList, cast(Any, model).model.visual.blocks)
+        return {kind: blocks for kind, *_ in _KINDS}
+
+    def encode(self, model: nn.Module, pixel_values: Tensor) -> None:
+        """Cut pictures (B, 3, H, W) into patches as the image processor does, and run the encoder.
+
+        Raises:
+            UsageError: H and W are no multiples of a merged patch's side, or the pixels are cut already.
+        """
+        rows, columns = self._merged_grid(model, pixel_values)
+        vision = cast(Any, model).config.vision_config
+        merge, patch = vision.spatial_merge_size, vision.patch_size
+        cut = pixel_values.unflatten(3, (columns, merge, patch)).unflatten(2, (rows, merge, patch))
+        patches = cut.permute(0, 2, 5, 3, 6, 1, 4, 7)  # (B, rows, columns, merge, merge, channels, patch, patch)
+        still = patches.unsqueeze(6).expand(*(-1,) * 6, vision.temporal_patch_size, -1, -1)  # a picture does not move
+        grid = torch.tensor([[1, rows * merge, columns * merge]] * len(pixel_values), device=pixel_values.device)
+        cast(Any, model).model.visual(still.flatten(5).flatten(0, 4), grid_thw=grid)
+
+    def patch_tokens(self, model: nn.Module, hidden: Tensor, tower: str = "image") -> Tensor:
+        """Nothing is split off; every patch is a unit of its own: (U, D) -> (U, 1, D)."""
+        return hidden[:, None]
+
+    def projector_input(self, model: nn.Module, patches: Tensor, tower: str = "image") -> Tensor:
+        """Pack the units again: (U, 1, D) -> (U, D)."""
+        return patches[:, 0]
+
+    def projector(self, model: nn.Module) -> nn.Module:
+        """``visual.merger``."""
+        return cast(nn.Module, cast(Any, model).model.visual.merger)
+
+    def trunk(self, model: nn.Module) -> nn.Module:
+        """``model.model``."""
+        return cast(nn.Module, model.model)
+
+    def decoder(self, model: nn.Module) -> nn.Module:
+        """``language_model``."""
+        return cast(nn.Module, cast(Any, model).model.language_model)
+
+    def decoder_layers(self, model: nn.Module) -> nn.ModuleList:
+        """``language_model.layers``."""
+        return cast(nn.ModuleList, cast(Any, model).model.language_model.layers)
+
+    def placeholder_ids(self, model: nn.Module) -> tuple[int, ...]:
+        """``image_token_id`` and ``video_token_id`` of config.json."""
+        config: Any = model.config
+        return int(config.image_token_id), int(config.video_token_id)
+
+    def visual_inputs(self, model: nn.Module, inputs: Mapping[str, Any]) -> tuple[VisualInput, ...]:
+        """Pictures by ``image_grid_thw`` (n, 3) and videos by ``video_grid_thw`` (n, 3), both in patches.
+
+        Raises:
+            UsageError: pixels without their grid.
+        """
+        per_token = cast(Any, model).config.vision_config.spatial_merge_size ** 2
+        found = []
+        for (kind, pixels, grid), token_id in zip(_KINDS, self.placeholder_ids(model), strict=True):
+            if inputs.get(pixels) is None:
+                continue
+            if inputs.get(grid) is None:
+                raise UsageError(f"{pixels} came without {grid}; pass everything that the image processor returned")
+            patches = [int(count) for count in inputs[grid].prod(-1).tolist()]
+            found.append(VisualInput(kind, token_id, tuple(n // per_token for n in patches), tuple(patches)))
+        return tuple(found)
+
+    def vision_layers(self, model: nn.Module, pixel_values: Tensor) -> Tensor:
+        """As :meth:`Family.vision_layers`, patches in the order in which the image processor packs them."""
+        layers = super().vision_layers(model, pixel_values)  # (L + 1, B * P, 1, D)
+        vision = cast(Any, model).config.vision_config
+        window = vision.window_size // vision.spatial_merge_size // vision.patch_size
+        order = window_order(*self._merged_grid(model, pixel_values), window).to(layers.device)
+        walked = layers.view(layers.shape[0], len(pixel_values), len(order), -1, layers.shape[-1])
+        return walked[:, :, order.argsort()].flatten(2, 3)
+
+    def project(self, model: nn.Module, fused: Tensor) -> Tensor:
+        """Merge patches (B, P, D) in the order of :meth:`vision_layers` into tokens (B, N, decoder width)."""
+        merged: Tensor = self.projector(model)(fused.flatten(0, 1))
+        return merged.view(len(fused), -1, merged.shape[-1])
+
+    @staticmethod
+    def _merged_grid(model: nn.Module, pixel_values: Tensor) -> tuple[int, int]:
+        """Visual tokens along the height and the width of pictures (B, 3, H, W)."""
+        vision = cast(Any, model).config.vision_config
+        side = vision.patch_size * vision.spatial_merge_size
+        height, width = pixel_values.shape[-2:]
+        if pixel_values.ndim != 4 or height % side or width % side:
+            raise UsageError(
+                f"this encoder takes pictures (B, 3, H, W) with sides that are multiples of {side} pixels, got "
+                f"{tuple(pixel_values.shape)}"
+            )
+        return height // side, width // side
+
+
+def window_order(rows: int, columns: int, window: int) -> Tensor:
+    """Merged patches of one picture in the order of a walk through its windows.
+
+    Args:
+        rows: merged patches from top to bottom.
+        columns: merged patches from left to right.
+        window: side of a window in merged patches; windows at the right and lower edges may be smaller.
+
+    Returns:
+        (rows * columns,) int64, raster indices: window after window, and raster order inside each.
+    """
+    across = -(-columns // window)
+    owner = (torch.arange(rows) // window)[:, None] * across + torch.arange(columns) // window
+    return owner.flatten().argsort(stable=True)

@@ -1,0 +1,93 @@
+"""Video-LLaVA: one CLIP tower for pictures, one for video frames, and a projector that both share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, cast
+
+from torch import Tensor, nn
+
+from .base import FamilyFacts, VisualInput, parts
+from .llava import LlavaFamily
+
+
+class VideoLlavaFamily(LlavaFamily):
+    """``VideoLlavaForConditionalGeneration`` with an integer ``vision_feature_layer`` and CLIP towers.
+
+    A unit is a picture or a frame. The model encodes and projects the pictures of a batch first, then its videos.
+    Pictures lose their [CLS] token by ``vision_feature_select_strategy``; frames always keep theirs, in front of
+    their patches.
+    """
+
+    id: ClassVar[str] = "video-llava"
+    model_type: ClassVar[str] = "video_llava"
+
+    def matches(self, model: nn.Module) -> bool:
+        """A trunk with both towers, the projector and ``language_model``, and one feature layer."""
+        config: Any = getattr(model, "config", None)
+        trunk = getattr(model, "model", None)
+        names = ("image_tower", "video_tower", "multi_modal_projector", "language_model")
+        return (
+            getattr(config, "model_type", None) == self.model_type
+            and isinstance(getattr(config, "vision_feature_layer", None), int)
+            and all(hasattr(trunk, name) for name in names)
+            and config.vision_config.model_type == "clip_vision_model"
+        )
+
+    def facts(self, model: nn.Module) -> FamilyFacts:
+        """As LLaVA's; budgets refer to a video of ``video_seq_length`` tokens and scale to a picture's size."""
+        tokens = int(cast(Any, model).config.video_seq_length)
+        return replace(super().facts(model), visual_tokens=tokens, scaling="share")
+
+    def towers(self, model: nn.Module) -> dict[str, nn.ModuleList]:
+        """The CLIP layers of both towers."""
+        trunk: Any = model.model
+        named = {"image": trunk.image_tower, "video": trunk.video_tower}
+        return {name: parts(tower, "vision_model").encoder.layers for name, tower in named.items()}
+
+    def encode(self, model: nn.Module, pixel_values: Tensor) -> None:
+        """Call the picture tower."""
+        cast(Any, model).model.image_tower(pixel_values)
+
+    def patch_tokens(self, model: nn.Module, hidden: Tensor, tower: str = "image") -> Tensor:
+        """Frames keep [CLS]; pictures as LLaVA's."""
+        return hidden if tower == "video" else super().patch_tokens(model, hidden, tower)
+
+    def placeholder_ids(self, model: nn.Module) -> tuple[int, ...]:
+        """``image_token_id`` and ``video_token_id`` of config.json."""
+        config: Any = model.config
+        return int(config.image_token_id), int(config.video_token_id)
+
+    def visual_inputs(self, model: nn.Module, inputs: Mapping[str, Any]) -> tuple[VisualInput, ...]:
+        """Pictures from ``pixel_values`` (B, 3, H, W), videos from ``pixel_values_videos`` (B, frames, 3, H, W).
+
+        ``pixel_values`` is called ``pixel_values_images`` in older releases of transformers, and may be so in newer.
+        """
+        image_id, video_id = self.placeholder_ids(model)
+        pixels, videos = inputs.get("pixel_values"), inputs.get("pixel_values_videos")
+        if pixels is None:
+            pixels = inputs.get("pixel_values_images")
+        found = []
+        if pixels is not None:
+            count = pixels.shape[0]
+            found.append(VisualInput("image", image_id, (self.tokens_per_unit(model),) * count, (1,) * count))
+        if videos is not None:
+            count, frames = videos.shape[:2]
+            tokens = frames * self.tokens_per_frame(model)
+            found.append(VisualInput("video", video_id, (tokens,) * count, (frames,) * count))
+        return tuple(found)
+
+    def cls_tokens(self, model: nn.Module, scores: Tensor, inputs: Mapping[str, Any], tower: str) -> list[Tensor]:
+        """Scores of a picture's patches, or of all frames of a video in turn, with 0 for their [CLS] tokens."""
+        (visual,) = (found for found in self.visual_inputs(model, inputs) if found.tower == tower)
+        scored = scores.clone()
+        scored[:, 0] = 0
+        kept = self.patch_tokens(model, scored[:, :, None], tower)[..., 0]
+        return [unit.flatten() for unit in kept.split(visual.units)]
+
+    @staticmethod
+    def tokens_per_frame(model: nn.Module) -> int:
+        """Visual tokens of one frame: its patches and [CLS]."""
+        vision = cast(Any, model).config.vision_config
+        return int((vision.image_size // vision.patch_size) ** 2) + 1

@@ -1,0 +1,186 @@
+"""The sequence between two stages: which tokens of the prompt a run of decoder layers sees, as pure tensor functions.
+
+Rows that lose different numbers of tokens stay rectangular: every row is left-padded with *fillers*, first with the
+padding it had, and where that is not enough with tokens it dropped, which are then hidden by the mask.
+
+Shape alphabet: B rows, S tokens of the prompt, s tokens of the segment, q new tokens of a later step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+TWO_DIMENSIONAL = "flash"
+"""Name that stands for every attention implementation whose mask is (B, S): 1 for tokens to be seen."""
+
+_DROPPED, _PADDING, _STAYS = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What the layers of one segment see.
+
+    Attributes:
+        positions: (B, s) int64, index into the prompt's S tokens; ascending among the real ones, which stand right.
+        real: (B, s) bool, False for padding and fillers.
+        counts: real tokens per row, on the host.
+        order: (B, s) int64, index into the previous segment's sequence.
+        hides: whether the model's own mask lets through tokens that are not real, so that we have to hide them.
+        shift: (B, s) int64, tokens dropped so far that stood before this one.
+        dropped: (B, 1) int64, tokens dropped so far.
+    """
+
+    positions: Tensor
+    real: Tensor
+    counts: tuple[int, ...]
+    order: Tensor
+    hides: bool
+    shift: Tensor
+    dropped: Tensor
+
+    @property
+    def size(self) -> int:
+        """Tokens of the segment, s."""
+        return self.positions.shape[1]
+
+
+def whole(real: Tensor, counts: Sequence[int]) -> Segment:
+    """The first segment: the prompt as it came, (B, S)."""
+    rows, size = real.shape
+    places = torch.arange(size, device=real.device).expand(rows, -1)
+    nothing = torch.zeros_like(places)
+    return Segment(places, real, tuple(counts), places, False, nothing, nothing[:, :1])
+
+
+def shorten(segment: Segment, stays: Tensor, counts: Sequence[int]) -> tuple[Segment, Tensor]:
+    """Drop tokens.
+
+    Args:
+        segment: what there was.
+        stays: (B, s) bool, real tokens that survive.
+        counts: how many those are per row, known on the host, so that nothing waits for the device.
+
+    Returns:
+        The next segment of ``max(counts)`` tokens, and (B, s) int64: where every surviving token went.
+    """
+    size = max(1, *counts)
+    kind = torch.where(stays, _STAYS, torch.where(segment.real, _DROPPED, _PADDING))
+    order = torch.sort(kind, dim=1, stable=True).indices[:, segment.size - size :]
+    gone = segment.real & ~stays
+    before = gone.cumsum(dim=1)
+    uncovered = any(
+        size - now > segment.size - earlier for now, earlier in zip(counts, segment.counts, strict=True)
+    )  # more fillers needed than there was padding
+    following = Segment(
+        positions=segment.positions.gather(1, order),
+        real=stays.gather(1, order),
+        counts=tuple(counts),
+        order=order,
+        hides=segment.hides or uncovered,
+        shift=(segment.shift + before).gather(1, order),
+        dropped=segment.dropped + before[:, -1:],
+    )
+    rank = stays.cumsum(dim=1)
+    return following, rank - 1 + (size - rank[:, -1:])
+
+
+def cut_rotary(part: Tensor, segment: Segment) -> Tensor:
+    """Rotary cos or sin (..., B or 1, S, C) of the prompt -> (..., B, s, C) of the segment."""
+    part = part.expand(*part.shape[:-3], segment.positions.shape[0], -1, -1)
+    return part.gather(-2, segment.positions[:, :, None].expand(*part.shape[:-2], -1, part.shape[-1]))
+
+
+def cut_prompt_mask(mask: Tensor | None, segment: Segment, attention: str, dtype: torch.dtype) -> Tensor | None:
+    """Attention mask of the prompt's own pass, for the segment.
+
+    Args:
+        mask: what the model made for the whole prompt: None, (B, S) for flash kernels, or (B or 1, h, S, S) boolean
+            or additive.
+        segment: what the layer sees.
+        attention: the model's attention implementation; it decides the form of a mask we make ourselves.
+        dtype: dtype of the hidden states, for additive masks.
+
+    Returns:
+        The same form for s tokens; None where plain causal attention is right.
+    """
+    if mask is not None and mask.ndim == 2:
+        return mask.gather(1, segment.positions) * segment.real.to(mask.dtype)
+    if mask is not None:
+        mask = mask.expand(segment.positions.shape[0], -1, -1, -1)
+        rows = segment.positions[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3])
+        cut = _columns(mask.gather(2, rows), segment.positions)
+        return _hide(cut, segment.real) if segment.hides else cut
+    if not segment.hides:
+        return None
+    if _is_flash(attention):
+        return segment.real.long()
+    causal = torch.ones(segment.size, segment.size, dtype=torch.bool, device=segment.real.device).tril()
+    return _in_form(_hide(causal.expand(segment.real.shape[0], 1, -1, -1), segment.real), attention, dtype)
+
+
+def cut_later_mask(
+    mask: Tensor | None, segment: Segment, prompt: int, seen: int, new: int, attention: str, dtype: torch.dtype
+) -> Tensor | None:
+    """Attention mask of a later step (decoding, or more text), for the segment.
+
+    Args:
+        mask: what the model made: None, (B, seen + new), or (B or 1, h, new, seen + new).
+        segment: what the layer's cache holds of the prompt.
+        prompt: S, tokens of the prompt.
+        seen: tokens cached by an unpruned layer before this step.
+        new: tokens of this step.
+        attention: see :func:`cut_prompt_mask`.
+        dtype: see :func:`cut_prompt_mask`.
+    """
+    if mask is None and not segment.hides:
+        return None
+    rows, device = segment.positions.shape[0], segment.positions.device
+    tail = torch.arange(prompt, seen + new, device=device).expand(rows, -1)
+    visible = torch.cat((segment.real, torch.ones_like(tail, dtype=torch.bool)), dim=1)
+    if mask is not None:
+        columns = torch.cat((segment.positions, tail), dim=1)
+        if mask.ndim == 2:
+            return mask.gather(1, columns) * visible.to(mask.dtype)
+        cut = _columns(mask.expand(rows, -1, -1, -1), columns)
+        return _mask_out(cut, ~visible[:, None, None, :]) if segment.hides else cut
+    if _is_flash(attention):
+        return visible.long()
+    width = visible.shape[1]
+    causal = torch.ones(new, width, dtype=torch.bool, device=device).tril(width - new)
+    return _in_form(causal[None, None] & visible[:, None, None, :], attention, dtype)
+
+
+def _columns(mask: Tensor, columns: Tensor) -> Tensor:
+    return mask.gather(3, columns[:, None, None, :].expand(-1, mask.shape[1], mask.shape[2], -1))
+
+
+def _hide(mask: Tensor, real: Tensor) -> Tensor:
+    """Hide what is not real from everyone but itself: a row of nothing but hidden keys has no softmax."""
+    own = torch.eye(real.shape[1], dtype=torch.bool, device=real.device)
+    hidden = ~real[:, None, None, :]
+    covered = _mask_out(mask, hidden & ~own)
+    shown = torch.ones_like(covered) if covered.dtype == torch.bool else torch.zeros_like(covered)
+    return torch.where(hidden & own, shown, covered)
+
+
+def _mask_out(mask: Tensor, hidden: Tensor) -> Tensor:
+    if mask.dtype == torch.bool:
+        return mask & ~hidden
+    return mask.masked_fill(hidden, torch.finfo(mask.dtype).min)
+
+
+def _in_form(allowed: Tensor, attention: str, dtype: torch.dtype) -> Tensor:
+    """A boolean mask as the attention implementation takes it: additive for eager, boolean otherwise."""
+    if attention != "eager":
+        return allowed
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(
+        ~allowed, torch.finfo(dtype).min
+    )
+
+
+def _is_flash(attention: str) -> bool:
+    return TWO_DIMENSIONAL in attention
