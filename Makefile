@@ -6,11 +6,14 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.claspkit-installed
+OLDEST := $(VENV)-oldest
+OLDEST_STAMP := $(OLDEST)/.claspkit-installed
+ON_EVERY_RELEASE := $(wildcard tests/test_runtime_*.py tests/test_family_*.py tests/test_inputs_*.py)
 BENCHMARKS := $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 OFFLINE := HF_HUB_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup calibrate test test-long lint format bench clean
+.PHONY: help setup calibrate test test-long test-oldest lint format bench clean
 .DELETE_ON_ERROR:
 
 help: ## print this list
@@ -21,13 +24,16 @@ help: ## print this list
 
 # Installed again only when what to install has changed.
 $(STAMP): pyproject.toml constraints.txt
+$(OLDEST_STAMP): pyproject.toml constraints-oldest.txt
+$(STAMP) $(OLDEST_STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "error: claspkit needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \
 	  echo "       Name another interpreter, for example: make PYTHON=python3.12 test" >&2; exit 1; }
-	@echo "setup: installing claspkit and its pinned dependencies into $(VENV) (minutes, once)"
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
+	@echo "setup: installing claspkit and its pinned dependencies into $(@D) (minutes, once)"
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c $(lastword $^) setuptools
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c $(lastword $^) --no-build-isolation \
+	  -e '.[dev]'
 	@touch $@
 
 setup: $(STAMP) ## create the environment with the pinned dependencies
@@ -42,9 +48,14 @@ test: lint ## lint, then every test that is not marked long
 	@$(OFFLINE) $(BIN)/python -m pytest -m "not long" $(ARGS)
 
 # pytest exits with 5 when no test carries the mark.
-test-long: $(STAMP) ## the tests marked long
+test-long: $(STAMP) test-oldest ## the tests marked long, and the runtime on the oldest transformers
 	@echo "test-long: the tests marked long"
 	@$(OFFLINE) $(BIN)/python -m pytest -m long $(ARGS) || { status=$$?; [ $$status -eq 5 ] || exit $$status; }
+
+test-oldest: $(OLDEST_STAMP) ## the runtime's tests on the oldest supported release of transformers
+	@echo "test-oldest: $(words $(ON_EVERY_RELEASE)) files with transformers $$($(OLDEST)/bin/python -c 'import transformers; \
+	  print(transformers.__version__)')"
+	@$(OFFLINE) $(OLDEST)/bin/python -m pytest -m "not long" $(ON_EVERY_RELEASE) $(ARGS)
 
 lint: $(STAMP) ## style (ruff), types (mypy, strict), who may import whom (import-linter)
 	@echo "lint: style, types, import contracts"

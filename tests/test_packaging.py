@@ -100,8 +100,9 @@ def test_an_undeclared_import_would_be_seen(tmp_path: Path) -> None:
     assert undeclared([planted], {"numpy"}) == {("planted.py", "nowhere")}
 
 
-def test_every_requirement_is_pinned() -> None:
-    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+@pytest.mark.parametrize("file", ["constraints.txt", "constraints-oldest.txt"])
+def test_every_requirement_is_pinned(file: str) -> None:
+    text = (ROOT / file).read_text(encoding="utf-8")
     rows = [row for row in text.splitlines() if row and not row.startswith("#")]
     assert [row for row in rows if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", row)] == []
     project = PYPROJECT["project"]

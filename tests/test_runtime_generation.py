@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from family_models import FAMILY_MODELS, dropped_tokens_masked, visual_mask
-from test_runtime_families import generate, plan_for, removal_difference
+from family_oracles import generate, plan_for, removal_difference
 from tiny_llava import GRID, batch, build, full_inputs, tiny_batch
 from transformers import DynamicCache
 
