@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ def plan_for(model: Any, rows: int, stages: tuple[tuple[int, int], ...], **optio
     )
 
 
-def generate(model: Any, batch: dict[str, torch.Tensor], **options: Any) -> Any:
+def generate(model: Any, batch: Mapping[str, Any], **options: Any) -> Any:
     """Greedy answer with the logits of every step."""
     options = {"max_new_tokens": NEW_TOKENS, "do_sample": False, **options}
     return model.generate(**batch, output_logits=True, return_dict_in_generate=True, **options)

@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 from pipeline_runs import SMALL_OPTIONS, calibrate, start
 from safetensors.torch import load_file, save_file
+from test_runtime_processors import save_folder
 
 from claspkit.calib.cli import calibrate_main, main
 from claspkit.calib.folder import RunFolder, read_samples
 from claspkit.mini.store import MODEL_DIR
+from claspkit.profiles.errors import UsageError
 from claspkit.profiles.files import read_profile
 from claspkit.profiles.intents import INTENT_IDS
 
@@ -280,3 +282,13 @@ def test_wrong_options_say_what_is_allowed(
     out = ["--per-class", "24", "--out", str(tmp_path / "run")]
     assert exit_code([*options, *out], calibrate_main) == code
     assert text in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_cannot_be_calibrated_is_refused_before_any_work(tmp_path: Path) -> None:
+    """A stage before the decoder, and a family whose pictures differ in size: the reason, and no run begun."""
+    with pytest.raises(UsageError, match="can be run and planned, but not calibrated"):
+        calibrate(tmp_path / "before", stages=((-1, 40),))
+    save_folder("qwen2.5-vl", tmp_path / "qwen")
+    with pytest.raises(UsageError, match="not calibrated yet"):
+        calibrate(tmp_path / "run", model=str(tmp_path / "qwen"))
+    assert not (tmp_path / "run" / "samples.json").exists()

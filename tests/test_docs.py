@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import typer.main
 from claspkit.calib.cli import app
 from claspkit.calib.space import _EMPHASIS
 from claspkit.calib.strategies import STRATEGIES
+from claspkit.profiles.files import read_profile
 from claspkit.runtime.families import FAMILIES
 from claspkit.runtime.models import ALIASES
 
@@ -82,3 +85,17 @@ def test_the_readme_runs_before_line_25() -> None:
     fence = [i for i, line in enumerate(head) if line.startswith("```")]
     assert len(fence) >= 2
     assert fence[1] - fence[0] - 1 >= 5
+
+
+def test_the_runtime_pages_script_runs() -> None:
+    """The first script of docs/runtime.md, as it stands there, in a fresh interpreter."""
+    page = (ROOT / "docs" / "runtime.md").read_text(encoding="utf-8")
+    script = page.partition("```python\n")[2].partition("```")[0]
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300
+    )
+    assert re.search(r"^counting: .+$", done.stdout, flags=re.MULTILINE)
+    assert re.search(r"^scene: .+$", done.stdout, flags=re.MULTILINE)
+    kept = [int(count) for count in re.findall(r"kept (\d+) first", done.stdout)]
+    stages = [stage.keep for stage in read_profile(ROOT / "docs" / "example-profile.json").budget.stages]
+    assert kept == 2 * stages

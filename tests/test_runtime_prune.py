@@ -61,12 +61,13 @@ def test_attached_until_removed(mini: LoadedModel) -> None:
 
 def test_through_a_pipeline(mini: LoadedModel) -> None:
     """Transformers' own pipeline, prompts routed from the tokens it makes; the answer is the one of ``generate``."""
-    ask = pipeline("image-text-to-text", model=mini.model, processor=mini.processor)
+    ask: Any = pipeline("image-text-to-text", model=mini.model, processor=mini.processor)
     chats = [
         [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": question}]}]
         for picture, question in zip(PICTURES, QUESTIONS, strict=True)
     ]
-    answers, intents = [], []
+    answers: list[Any] = []
+    intents: list[str] = []
     with prune(mini.model, profile_for(mini), processor=mini.processor) as pruned:
         for chat in chats:
             answers.append(ask(text=chat, max_new_tokens=3, return_full_text=False, do_sample=False)[0])

@@ -186,10 +186,16 @@ def test_every_picture_gets_its_prompts_fusion(name: str, call: str) -> None:
     assert torch.equal(mixed[1], second[1])
 
 
-def test_half_precision_runs() -> None:
-    """bfloat16: the budget holds and the trace is in range."""
-    model, batch = tiny_llava(dtype=torch.bfloat16), tiny_batch([3, 8])
-    batch["pixel_values"] = batch["pixel_values"].to(torch.bfloat16)
-    with apply_plan(model, find_family(model), plan_for(2)) as stages:
-        generate(model, batch)
-        assert [stage.kept.shape for stage in stages.last] == [(2, 20), (2, 11), (2, 4)]
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", list(FAMILY_MODELS))
+def test_half_precision_runs(name: str, dtype: torch.dtype) -> None:
+    """Left-padded prompts in half precision, fused and pruned: finite logits, and exactly the budget kept."""
+    tiny = FAMILY_MODELS[name]
+    model, batch = tiny.build(dtype=dtype), tiny.batch("padded")
+    batch = {key: value.to(dtype) if value.is_floating_point() else value for key, value in batch.items()}
+    with apply_plan(model, find_family(model), plan_for(3, ((1, 9), (2, 5), (3, 2)), (1, 3))) as surgery:
+        answer = model.generate(**batch, max_new_tokens=4, output_logits=True, return_dict_in_generate=True)
+    assert all(bool(torch.isfinite(logits).all()) for logits in answer.logits)
+    pictures = {"internvl": (1, 3, 2)}.get(name, (1, 1, 1))  # every tile is a picture there
+    kept = [[len(stage.row(row)) for row in range(3)] for stage in surgery.last]
+    assert kept == [[keep * count for count in pictures] for keep in (9, 5, 2)]

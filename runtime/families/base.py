@@ -76,6 +76,8 @@ class Family(ABC):
     """One model family. A new one is a new file here and one row in ``FAMILIES``."""
 
     id: ClassVar[str]
+    one_grid: ClassVar[bool] = False
+    """Whether every picture is one grid of the same size, so that its layers can be cached and fed back as they are."""
 
     @abstractmethod
     def matches(self, model: nn.Module) -> bool:

@@ -19,6 +19,7 @@ class InternVLFamily(LlavaFamily):
     """
 
     id: ClassVar[str] = "internvl"
+    one_grid: ClassVar[bool] = False
     model_type: ClassVar[str] = "internvl"
 
     def matches(self, model: nn.Module) -> bool:

@@ -14,6 +14,7 @@ class LlavaFamily(Family):
     """``LlavaForConditionalGeneration`` with an integer ``vision_feature_layer`` and a CLIP tower."""
 
     id: ClassVar[str] = "llava"
+    one_grid: ClassVar[bool] = True
     model_type: ClassVar[str] = "llava"
 
     def matches(self, model: nn.Module) -> bool:

@@ -23,6 +23,7 @@ class LlavaNextFamily(LlavaFamily):
     """
 
     id: ClassVar[str] = "llava-next"
+    one_grid: ClassVar[bool] = False
     model_type: ClassVar[str] = "llava_next"
 
     def facts(self, model: nn.Module) -> FamilyFacts:

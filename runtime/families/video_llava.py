@@ -21,6 +21,7 @@ class VideoLlavaFamily(LlavaFamily):
     """
 
     id: ClassVar[str] = "video-llava"
+    one_grid: ClassVar[bool] = False
     model_type: ClassVar[str] = "video_llava"
 
     def matches(self, model: nn.Module) -> bool:
