@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .cosines import Cosines
+from .gram import membership
 
 
 def medoids(
@@ -47,6 +48,8 @@ def medoids(
         cluster = torch.where(pool, cosine.max(dim=1).indices, slots)  # max takes the first of equals
         centres = centres.recentred(cluster, tie_tolerance)
         cosine = centres.cosines()
+    if iterations and cosine.device.type != "cpu":
+        return _nearest_in_rows(cosine, membership(cluster, slots, torch.bool), saliency, tie_tolerance)
     own = cosine.gather(1, cluster.clamp_max(slots - 1)[:, None, :])[:, 0]
     return _nearest_members(own, saliency, cluster, slots, tie_tolerance)
 
@@ -59,6 +62,17 @@ def _nearest_members(own: Tensor, saliency: Tensor, cluster: Tensor, slots: int,
     # The place counted from the end: the largest is the lowest index.
     place = torch.arange(near.shape[1], 0, -1, device=near.device).expand_as(near).masked_fill(~near, 0)
     return near & (place == _best(place, cluster, slots))
+
+
+def _nearest_in_rows(cosine: Tensor, member: Tensor, saliency: Tensor, tie_tolerance: float) -> Tensor:
+    """:func:`_nearest_members` as maxima over rows of (B, K, N): more arithmetic in fewer launches."""
+    own = torch.where(member, cosine, -torch.inf)
+    best = own.amax(dim=2, keepdim=True)
+    # In an empty cluster everything is near, and its pick goes to a column of its own.
+    weight = torch.where(own >= best - tie_tolerance, saliency[:, None, :], -torch.inf)
+    pick = torch.where(best[:, :, 0] > -torch.inf, weight.max(dim=2).indices, saliency.shape[1])
+    found = torch.zeros(len(saliency), saliency.shape[1] + 1, dtype=torch.bool, device=saliency.device)
+    return found.scatter_(1, pick, True)[:, :-1]
 
 
 def _best(values: Tensor, cluster: Tensor, slots: int) -> Tensor:

@@ -130,12 +130,14 @@ def membership(cluster: Tensor, clusters: int, dtype: torch.dtype) -> Tensor:
     """One-hot membership (B, K, N) of (B, N) cluster numbers in 0..K, where K means none."""
     batch, tokens = cluster.shape
     member = torch.zeros(batch, clusters + 1, tokens, dtype=dtype, device=cluster.device)
-    return member.scatter_(1, cluster[:, None, :], 1.0)[:, :clusters]
+    return member.scatter_(1, cluster[:, None, :], 1)[:, :clusters]
 
 
 def gather_rows(rows: Tensor, places: Tensor) -> Tensor:
     """Take rows (B, N, C) at (B, R) int64 -> (B, R, C), as whole rows: a copy, where gather would pick elements."""
     batch, tokens, columns = rows.shape
+    if batch == 1:
+        return rows[0].index_select(0, places[0])[None]
     flat = places + torch.arange(batch, device=places.device)[:, None] * tokens
     return rows.reshape(batch * tokens, columns).index_select(0, flat.reshape(-1)).view(batch, -1, columns)
 

@@ -29,8 +29,10 @@ def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     width = cos.shape[-1]
     turning, rest = states[..., :width], states[..., width:]
     half = width // 2
-    turned = torch.cat((-turning[..., half:], turning[..., :half]), dim=-1)
-    result = turning * cos[:, None] + turned * sin[:, None]
+    sin = sin[:, None]
+    result = turning * cos[:, None]
+    result[..., :half].addcmul_(turning[..., half:], sin[..., :half], value=-1)
+    result[..., half:].addcmul_(turning[..., :half], sin[..., half:])
     return torch.cat((result, rest), dim=-1) if rest.shape[-1] else result
 
 
@@ -98,15 +100,19 @@ def mean_attention(query: Tensor, key: Tensor, visible: Tensor, reference: Tenso
     groups, size = key.shape[1], key.shape[2]
     wide = torch.float64 if query.dtype == torch.float64 else torch.float32
     keys = key.to(wide).transpose(-1, -2)
-    share = reference.to(wide) / reference.sum(dim=1, keepdim=True).clamp_min(1)
-    result = torch.zeros(rows, size, dtype=wide, device=query.device)
+    # Heads count alike, and so do reference rows; a row that attends to nothing counts for nothing.
+    share = reference.to(wide) / (heads * reference.sum(dim=1, keepdim=True)).clamp_min(1)
+    result: Tensor | None = None
     block = max(1, _MOST_LOGITS // (rows * heads * size))
     for start in range(0, tail, block):
-        part = query[:, :, start : start + block].to(wide)
-        seen = visible[:, start : start + block]
+        part = query[:, :, start : start + block].to(wide) * scaling
+        seen = visible[:, None, start : start + block]
         # Heads that share a key are one longer matrix of rows: no copy of the keys per head.
-        logits = (part.reshape(rows, groups, -1, part.shape[-1]) @ keys).view(rows, heads, -1, size) * scaling
-        logits = logits.masked_fill(~seen[:, None], torch.finfo(wide).min)
-        mean = torch.softmax(logits, dim=-1).mean(dim=1) * seen
-        result = result + torch.einsum("bts,bt->bs", mean, share[:, start : start + block])
+        logits = (part.reshape(rows, groups, -1, part.shape[-1]) @ keys).view(rows, heads, -1, size)
+        scores = torch.softmax(torch.where(seen, logits, torch.finfo(wide).min), dim=-1)
+        weight = share[:, None, start : start + block, None] * seen.any(dim=-1, keepdim=True)
+        weight = weight.expand(-1, heads, -1, -1).reshape(rows, 1, -1)
+        summed = (weight @ scores.view(rows, -1, size))[:, 0]
+        result = summed if result is None else result + summed
+    assert result is not None  # a prompt has at least one candidate row
     return result

@@ -119,10 +119,16 @@ def select(
     finite = sound.all(dim=1) & similar.finite
     if valid is not None:
         saliency = saliency.masked_fill(~valid, -torch.inf)
-    chosen, is_pivot, target = _choose(saliency, similar, keeps, pivots, valid, iterations, tie_tolerance)
-    kept = torch.sort((~chosen).to(torch.uint8), dim=1, stable=True).indices[:, :size]
-    real = torch.arange(size, device=saliency.device) < target
-    found = Selection(kept, is_pivot.gather(1, kept), real.expand_as(kept), finite)
+    ranked, is_pivot, target = _choose(saliency, similar, keeps, pivots, valid, iterations, tie_tolerance)
+    ranked = ranked[:, :size]
+    if target is None:
+        kept = ranked.sort(dim=1).values
+        pivot, real = is_pivot.gather(1, kept), torch.ones_like(kept, dtype=torch.bool)
+    else:
+        real = (torch.arange(size, device=saliency.device) < target).expand_as(ranked)
+        kept = ranked.masked_fill(~real, tokens).sort(dim=1).values.clamp_max(tokens - 1)
+        pivot = is_pivot.gather(1, kept) & real
+    found = Selection(kept, pivot, real, finite)
     if check:
         found.check("saliency or features")
     return found
@@ -136,15 +142,18 @@ def _choose(
     valid: Tensor | None,
     iterations: int,
     tie_tolerance: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens kept (B, N) bool, pivots among them (B, N) bool, and how many the sample keeps (B or 1, 1).
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Tokens, those to keep first (B, N); pivots (B, N) bool; how many are kept (B or 1, 1), None for R of every row.
 
+    Pivots and medoids go before the rest, which stands in order of redundancy: what slots left empty are given to.
     What the host knows shapes the work: counts are host integers, only N_i of padded rows is not.
     """
     tokens, device = saliency.shape[1], saliency.device
     part = [count < tokens for count in keeps]  # rows that may lose tokens, for all the host knows
     heads = [p if open_ else 0 for p, open_ in zip(pivots, part, strict=True)]
     wanted = [k - p if open_ else 0 for k, p, open_ in zip(keeps, pivots, part, strict=True)]
+    if valid is None and all(part) and len(set(heads)) == len(set(wanted)) == 1:
+        return _choose_alike(saliency, similar, heads[0], wanted[0], iterations, tie_tolerance)
     count, target = _column(heads, device), _column([min(k, tokens) for k in keeps], device)
     open_rows = None if all(part) else _column([int(open_) for open_ in part], device) > 0
     if valid is not None:
@@ -157,7 +166,7 @@ def _choose(
     if open_rows is not None:
         shown = shown & open_rows
     is_pivot = torch.zeros_like(saliency, dtype=torch.bool).scatter_(1, order, shown)
-    chosen = is_pivot
+    chosen, redundancy = is_pivot, torch.zeros_like(saliency)
     slots = max(wanted)
     if slots:
         outside = is_pivot if valid is None else is_pivot | ~valid
@@ -170,10 +179,26 @@ def _choose(
             pool = pool & (own > 0)
         seeds = by_redundancy[:, :slots]
         chosen = chosen | medoids(similar, saliency, pool, seeds, shut, iterations, tie_tolerance)
-        chosen = _fill(chosen, by_redundancy, target)
     if open_rows is not None:
         chosen = torch.where(open_rows, chosen, True if valid is None else valid)
-    return chosen, is_pivot, target
+    rank = redundancy.masked_fill(chosen, -torch.inf)
+    rank = rank if valid is None else rank.masked_fill(~valid, torch.inf)
+    return torch.sort(rank, dim=1, stable=True).indices, is_pivot, target
+
+
+def _choose_alike(
+    saliency: Tensor, similar: Cosines, head: int, wanted: int, iterations: int, tie_tolerance: float
+) -> tuple[Tensor, Tensor, None]:
+    """:func:`_choose` for rows without padding that all have the same counts: the usual batch, without its masks."""
+    order = torch.sort(saliency, dim=1, descending=True, stable=True).indices[:, :head]
+    is_pivot = torch.zeros_like(saliency, dtype=torch.bool).scatter_(1, order, True)
+    if not wanted:
+        return order, is_pivot, None
+    redundancy = similar.nearest(order) if head else similar.mean(None)
+    seeds = torch.sort(redundancy.masked_fill(is_pivot, torch.inf), dim=1, stable=True).indices[:, :wanted]
+    chosen = is_pivot | medoids(similar, saliency, ~is_pivot, seeds, None, iterations, tie_tolerance)
+    rank = redundancy.masked_fill(chosen, -torch.inf)
+    return torch.sort(rank, dim=1, stable=True).indices, is_pivot, None
 
 
 def _redundancy(
@@ -192,14 +217,6 @@ def _redundancy(
     # A slot that a row leaves unused repeats the row's first pivot, which cannot change a maximum.
     nearest = similar.nearest(torch.where(shown, order, order[:, :1]))
     return torch.where(count > 0, nearest, similar.mean(valid)) if bare else nearest
-
-
-def _fill(chosen: Tensor, by_redundancy: Tensor, target: Tensor) -> Tensor:
-    """Give every slot left empty to the unselected token of smallest redundancy. -> (B, N), ``target`` of them True."""
-    taken = chosen.gather(1, by_redundancy)
-    missing = target - chosen.sum(dim=1, keepdim=True)
-    taken = taken | ((~taken).cumsum(dim=1) <= missing)
-    return torch.zeros_like(chosen).scatter_(1, by_redundancy, taken)
 
 
 def _everything(saliency: Tensor, valid: Tensor | None) -> Selection:
