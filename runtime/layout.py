@@ -24,6 +24,7 @@ class PromptLayout:
         lengths: real tokens per row.
         visuals: visual tokens per row.
         pictures: pictures per row.
+        trailing: places behind the last visual token of every row: a cache may be cut back so far.
     """
 
     real: Tensor
@@ -33,6 +34,7 @@ class PromptLayout:
     lengths: tuple[int, ...]
     visuals: tuple[int, ...]
     pictures: tuple[int, ...]
+    trailing: int
 
     @property
     def ragged(self) -> bool:
@@ -46,7 +48,7 @@ def lay_out(
     *,
     pictures: Sequence[int] | None = None,
     drafts: int = 0,
-    last_only: bool = False,
+    saliency: str = "text",
 ) -> PromptLayout:
     """Read a batch's layout off its masks.
 
@@ -55,7 +57,7 @@ def lay_out(
         attention: (B, S), 0 for padding; None for none.
         pictures: pictures per row; runs of visual tokens are counted if not given.
         drafts: tokens at the end that are guesses of an answer and no prompt; they are never reference rows.
-        last_only: only the last prompt token is a reference row.
+        saliency: with "last" only the last prompt token is a reference row; with "cls" none is needed.
 
     Raises:
         UsageError: right padding, a mask of another shape, or a prompt that ends with its picture.
@@ -81,9 +83,9 @@ def lay_out(
     last = np.where(counts > 0, places.max(axis=1, initial=-1, where=places < size), size)  # no picture: no reference
     index = np.arange(size)[None, :]
     reference = (index > last[:, None]) & real & (index < end)
-    if bool((reference.any(axis=1) != (counts > 0)).any()):
+    if saliency != "cls" and bool((reference.any(axis=1) != (counts > 0)).any()):
         raise UsageError("every prompt needs text after its picture: its attention rows say what matters")
-    if last_only:
+    if saliency == "last":
         reference &= index == end - 1
     first = int(np.where(reference.any(axis=1), reference.argmax(axis=1), size - 1).min())
     if pictures is None:
@@ -97,4 +99,5 @@ def lay_out(
         lengths=tuple(real.sum(axis=1).tolist()),
         visuals=tuple(counts.tolist()),
         pictures=tuple(pictures),
+        trailing=int((size - 1 - np.where(counts > 0, last, -1)).min()),
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from claspkit.profiles.budget import keep_for
+from claspkit.profiles.budget import BEFORE_DECODER, keep_for
 from claspkit.profiles.errors import UsageError
 
 from .selection import ITERATIONS, TIE_TOLERANCE, split_budget
@@ -60,6 +60,18 @@ class PrunePlan:
     positions: str = "keep"
     scaling: str = "absolute"
     visual_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        layers = [layer for layer, _ in self.stages]
+        if layers != sorted(set(layers)) or any(layer < BEFORE_DECODER for layer in layers):
+            raise UsageError(f"the stages {self.stages} must ascend in layer, from {BEFORE_DECODER} (the entrance) on")
+        if any(keep < 1 for _, keep in self.stages):
+            raise UsageError(f"the stages {self.stages} must keep at least one token each")
+        if BEFORE_DECODER in layers and self.saliency != "cls":
+            raise UsageError(
+                f"a stage before the decoder has no attention of the decoder's to go by: saliency {self.saliency!r} "
+                "must be 'cls'"
+            )
 
     @classmethod
     def from_profile(cls, profile: Profile, intents: Sequence[str]) -> PrunePlan:

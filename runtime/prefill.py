@@ -79,7 +79,6 @@ class Prefill:
         layout: its b rows.
         repeats: B / b.
         prompt: S, tokens as it came.
-        drafts: how many of them are guesses of an answer, which may be taken back.
         keeps: tokens to keep per stage and row.
         similar: cosines of the tokens alive; None once nothing is left to drop.
         names: (b, n), of every token alive its index among the prompt's visual tokens.
@@ -96,7 +95,6 @@ class Prefill:
     layout: PromptLayout
     repeats: int
     prompt: int
-    drafts: int
     keeps: list[list[int]]
     similar: Cosines | None
     names: Tensor
@@ -124,15 +122,15 @@ class Prefill:
         rows, size = announced.visual.shape
         if rows != len(plan.rows) * repeats or (rows, size) != tuple(embeds.shape[:2]):
             raise UsageError(
-                f"this batch has {embeds.shape[0]} rows but {len(plan.rows)} intents were given; give one intent per "
-                "prompt, or one for all (intents='counting')"
+                f"the prompt announced has {rows} rows of {size} tokens for {len(plan.rows)} row plans, the decoder "
+                f"was given {tuple(embeds.shape[:2])}"
             )
         layout = lay_out(
             announced.visual[::repeats],
             attention if attention is None or attention.ndim != 2 else attention[::repeats],
             pictures=announced.pictures,
             drafts=announced.drafts,
-            last_only=plan.saliency == "last",
+            saliency=plan.saliency,
         )
         index, valid = layout.visual.to(device), layout.valid.to(device)
         real = layout.real.to(device).repeat_interleave(repeats, dim=0)
@@ -141,7 +139,6 @@ class Prefill:
             layout=layout,
             repeats=repeats,
             prompt=size,
-            drafts=announced.drafts,
             keeps=plan.keeps(layout.visuals, layout.pictures),
             similar=None,
             names=torch.arange(index.shape[1], device=device).expand_as(index),

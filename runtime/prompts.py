@@ -47,9 +47,8 @@ def _around_user_text(processor: Any) -> tuple[str, str]:
     """What the chat template writes before and after a user's text; empty strings where there is no template."""
     if getattr(processor, "chat_template", None) is None:
         return "", ""
-    user, answer = _turn("user", _MARK), _turn("assistant", "b")
-    first: str = processor.apply_chat_template([user], add_generation_prompt=True)
-    later: str = processor.apply_chat_template([_turn("user", "a"), answer, user], add_generation_prompt=True)
+    first = _render(processor, [("user", _MARK)])
+    later = _render(processor, [("user", "a"), ("assistant", "b"), ("user", _MARK)])
     before, found, after = later.partition(_MARK)
     if not found:
         return "", ""
@@ -60,5 +59,14 @@ def _around_user_text(processor: Any) -> tuple[str, str]:
     return header.strip(), after.strip()
 
 
-def _turn(role: str, text: str) -> dict[str, Any]:
-    return {"role": role, "content": [{"type": "text", "text": text}]}
+def _render(processor: Any, turns: list[tuple[str, str]]) -> str:
+    """Put turns through the chat template; their content as parts, or as text where the template takes only that."""
+    parts: list[dict[str, Any]] = [
+        {"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns
+    ]
+    plain = [{"role": role, "content": text} for role, text in turns]
+    options = {"add_generation_prompt": True, "tokenize": False}
+    try:
+        return str(processor.apply_chat_template(parts, **options))
+    except Exception:  # whatever a template does with parts it does not know
+        return str(processor.apply_chat_template(plain, **options))

@@ -27,7 +27,8 @@ class Pruned:
     """A model under a profile: a context manager, or for good with :meth:`attach` until :meth:`remove`.
 
     Attributes:
-        intents: the intent of every prompt of the last batch, or of the next one where they were given.
+        intents: the intent of every prompt of the last batch, or of the next one where they were given. Like
+            :attr:`last`, what the last thread to run left there.
     """
 
     def __init__(
@@ -68,14 +69,22 @@ class Pruned:
     def use(self, *, intents: Sequence[str] | str | None = None, prompts: Sequence[str] | None = None) -> None:
         """Say what the next batches ask for: ``intents``, one per prompt or one for all, or ``prompts`` to route.
 
+        With neither, a pruner that was given a processor reads its batches' tokens again.
+
         Raises:
-            UsageError: both or neither, or an unknown intent.
+            UsageError: both, neither without a processor, none at all, or an unknown intent.
         """
+        if intents is None and prompts is None and self._reader is not None:
+            self._fixed = None
+            return
         if (intents is None) == (prompts is None):
             raise UsageError("give either intents=[...] or prompts=[...]")
+        if isinstance(prompts, str):
+            raise UsageError("prompts takes a list, one text per prompt of the batch: prompts=[question]")
         if prompts is not None:
             intents = [label.intent for label in self._route(prompts)]
-        assert intents is not None
+        if not intents:
+            raise UsageError("no intents were given; one per prompt of the batch is needed, or one for all")
         self._fixed = intents if isinstance(intents, str) else tuple(intents)
         self.intents = (intents,) if isinstance(intents, str) else tuple(intents)
         PrunePlan.from_profile(self._profile, self.intents)  # an unknown intent is refused here, not in the forward
@@ -99,18 +108,17 @@ class Pruned:
 
     @property
     def last(self) -> tuple[StageTrace, ...]:
-        """What every stage of the last prompt kept and why; empty before the first one."""
+        """What the stages of the last prompt that dropped something kept, and why; empty where none did."""
         return self._surgery.last
 
     def _plan(self, ids: Tensor, attention: Tensor | None) -> PrunePlan:
         if self._fixed is None:
             assert self._reader is not None
-            self.intents = tuple(label.intent for label in self._route(self._reader.read(ids, attention)))
-        elif isinstance(self._fixed, str):
-            self.intents = (self._fixed,) * ids.shape[0]
+            intents = tuple(label.intent for label in self._route(self._reader.read(ids, attention)))
         else:
-            self.intents = self._fixed
-        return PrunePlan.from_profile(self._profile, self.intents)
+            intents = (self._fixed,) * ids.shape[0] if isinstance(self._fixed, str) else self._fixed
+        self.intents = intents  # for people; another thread may have written its own by now
+        return PrunePlan.from_profile(self._profile, intents)
 
 
 def prune(

@@ -14,9 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-TWO_DIMENSIONAL = "flash"
-"""Name that stands for every attention implementation whose mask is (B, S): 1 for tokens to be seen."""
-
 _DROPPED, _PADDING, _STAYS = 0, 1, 2
 
 
@@ -138,20 +135,30 @@ def cut_later_mask(
     """
     if mask is None and not segment.hides:
         return None
-    rows, device = segment.positions.shape[0], segment.positions.device
-    tail = torch.arange(prompt, seen + new, device=device).expand(rows, -1)
-    visible = torch.cat((segment.real, torch.ones_like(tail, dtype=torch.bool)), dim=1)
+    if (mask is None and _is_flash(attention)) or (mask is not None and mask.ndim == 2):
+        return cut_later_padding(mask, segment, prompt, seen, new)
+    columns, visible = _later(segment, prompt, seen + new)
     if mask is not None:
-        columns = torch.cat((segment.positions, tail), dim=1)
-        if mask.ndim == 2:
-            return mask.gather(1, columns) * visible.to(mask.dtype)
-        cut = _columns(mask.expand(rows, -1, -1, -1), columns)
+        cut = _columns(mask.expand(columns.shape[0], -1, -1, -1), columns)
         return _mask_out(cut, ~visible[:, None, None, :]) if segment.hides else cut
-    if _is_flash(attention):
-        return visible.long()
     width = visible.shape[1]
-    causal = torch.ones(new, width, dtype=torch.bool, device=device).tril(width - new)
+    causal = torch.ones(new, width, dtype=torch.bool, device=visible.device).tril(width - new)
     return _in_form(causal[None, None] & visible[:, None, None, :], attention, dtype)
+
+
+def cut_later_padding(mask: Tensor | None, segment: Segment, prompt: int, seen: int, new: int) -> Tensor | None:
+    """The same for a mask of two dimensions, (B, seen + new), 0 for padding; None where nothing is hidden."""
+    columns, visible = _later(segment, prompt, seen + new)
+    if mask is not None:
+        return mask.gather(1, columns) * visible.to(mask.dtype)
+    return visible.long() if segment.hides else None
+
+
+def _later(segment: Segment, prompt: int, total: int) -> tuple[Tensor, Tensor]:
+    """Columns of a step of ``total`` tokens that the segment's cache holds, and which of them are real."""
+    tail = torch.arange(prompt, total, device=segment.positions.device).expand(segment.positions.shape[0], -1)
+    visible = torch.cat((segment.real, torch.ones_like(tail, dtype=torch.bool)), dim=1)
+    return torch.cat((segment.positions, tail), dim=1), visible
 
 
 def _columns(mask: Tensor, columns: Tensor) -> Tensor:
@@ -183,4 +190,4 @@ def _in_form(allowed: Tensor, attention: str, dtype: torch.dtype) -> Tensor:
 
 
 def _is_flash(attention: str) -> bool:
-    return TWO_DIMENSIONAL in attention
+    return "flash" in attention

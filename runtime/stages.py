@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +18,10 @@ from torch import Tensor, nn
 from claspkit.profiles.budget import BEFORE_DECODER
 from claspkit.profiles.errors import UsageError
 
-from .guards import check_cache, check_decoder
+from .guards import check_attention, check_cache, check_continued, check_decoder, remember
 from .prefill import Announcement, Prefill, StageTrace, shortened_inputs
 from .saliency import merge_axes, reference_attention
-from .segments import TWO_DIMENSIONAL, cut_later_mask, cut_prompt_mask, cut_rotary
+from .segments import cut_later_mask, cut_later_padding, cut_prompt_mask, cut_rotary
 
 
 class _Running(threading.local):
@@ -44,16 +43,16 @@ class DecoderStages:
     """Callbacks for the decoder's hooks; :meth:`attach` says which goes where."""
 
     def __init__(self, stages: Sequence[tuple[int, int]], renumber: bool) -> None:
+        self._stages = tuple(stages)
         self._layers = [layer for layer, _ in stages]
         self._renumber = renumber
         self._run = _Running()
-        self._prefills: WeakKeyDictionary[Any, Prefill] = WeakKeyDictionary()
         self._decoder: Any = None
         self.last: tuple[StageTrace, ...] = ()
 
-    def announce(self, announcement: Announcement) -> None:
-        """Say what the next prompt of this thread is to be pruned like."""
-        self._run.announced = announcement
+    def announce(self, announcement: Announcement | None) -> None:
+        """Say what the next prompt of this thread is to be pruned like; None for not at all."""
+        self._run.announced = announcement if self._layers else None
 
     def attach(self, decoder: nn.Module, layers: nn.ModuleList) -> list[Any]:
         """Register all hooks; the caller removes the handles. Without stages there is nothing to hook."""
@@ -68,6 +67,7 @@ class DecoderStages:
         if self._renumber:
             rotary = cast(nn.Module, decoder.rotary_emb)
             handles.append(rotary.register_forward_pre_hook(self._note_positions, with_kwargs=True))
+        first = min((layer for layer in self._layers if layer != BEFORE_DECODER), default=len(layers))
         for index, layer in enumerate(layers):
             attention = cast(Any, layer).self_attn
             if index in self._layers:
@@ -75,7 +75,7 @@ class DecoderStages:
                     source = getattr(attention, f"{name}_norm", None) or getattr(attention, f"{name}_proj")
                     handles.append(source.register_forward_hook(self._note(name == "q")))
                 handles.append(attention.register_forward_hook(self._observe(index), with_kwargs=True))
-            if index > min(self._layers):
+            if index > first:
                 handles.append(layer.register_forward_pre_hook(self._shrink(index), with_kwargs=True))
         return handles
 
@@ -89,9 +89,11 @@ class DecoderStages:
         past = int(cache.get_seq_length()) if cache is not None else 0
         run.now, run.prefilling, run.masks, run.turns, run.position_ids = None, past == 0, {}, {}, None
         if past == 0:
+            self.last = ()
             if announced is None:
                 return None
             check_cache(cache)
+            check_attention(self._decoder)
             run.now = now = Prefill.begin(announced, kwargs["inputs_embeds"], kwargs.get("attention_mask"))
             if self._layers[0] != BEFORE_DECODER or not now.will_drop(0):
                 return None
@@ -99,17 +101,11 @@ class DecoderStages:
             return args, shortened_inputs(now, kwargs, self._renumber)
         if announced is not None:
             raise UsageError("a new picture in a conversation that is already cached is not supported; start anew")
-        run.now = self._prefills.get(cache)
+        embeds = kwargs["inputs_embeds"]
+        run.now = check_continued(cache, self._stages, embeds.shape[0])
         if run.now is None:
             return None
-        run.seen, run.new = past, kwargs["inputs_embeds"].shape[1]
-        base = run.now.segments[0].size
-        deep = past - base + run.now.current.size
-        if past < base - run.now.drafts or int(cache.get_seq_length(max(run.now.segments))) != deep:
-            raise UsageError(
-                "the cache was cut back into its pruned prompt, or by a call that takes all layers to be equally long; "
-                "it cannot be continued. Start the conversation anew"
-            )
+        run.seen, run.new = past, embeds.shape[1]
         return (args, self._lengthen(run.now, kwargs)) if run.now.entrance is not None else None
 
     def _lengthen(self, now: Prefill, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -120,12 +116,15 @@ class DecoderStages:
         ids = kwargs.get("position_ids")
         if ids is None:
             ids = torch.arange(seen, seen + run.new, device=embeds.device)[None]
-        mask = cut_later_mask(
-            kwargs.get("attention_mask"), entrance, now.prompt, seen, run.new, TWO_DIMENSIONAL, embeds.dtype
-        )
+        mask = kwargs.get("attention_mask")
+        if mask is not None and mask.shape[-1] != seen + run.new:
+            raise UsageError(
+                f"the attention mask is for {mask.shape[-1]} tokens, but the whole prompt and its answer have "
+                f"{seen + run.new}"
+            )
         return {
             **kwargs,
-            "attention_mask": mask,
+            "attention_mask": cut_later_padding(mask, entrance, now.prompt, seen, run.new),
             "position_ids": ids - entrance.dropped if self._renumber else ids,
         }
 
@@ -134,6 +133,7 @@ class DecoderStages:
         run = self._run
         now, run.now = run.now, None
         run.query = run.key = run.position_ids = None
+        run.masks, run.turns = {}, {}
         if now is None or not run.prefilling or output is None:
             return
         now.similar = None
@@ -143,7 +143,7 @@ class DecoderStages:
         cache = cache if cache is not None else getattr(output, "past_key_values", None)
         if cache is not None:
             check_cache(cache)
-            self._prefills[cache] = now
+            remember(cache, now)
 
     # -- a stage
 
@@ -177,6 +177,7 @@ class DecoderStages:
 
         return hook
 
+    @torch.no_grad()
     def _select(self, now: Prefill, stage: int, source: tuple[Any, tuple[Tensor, ...]] | None) -> None:
         if now.plan.saliency == "cls":
             assert now.scores is not None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import wraps
-from threading import get_ident
+from inspect import signature
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from claspkit.profiles.errors import UsageError
 
 from .families import Family
-from .guards import check_not_compiled
+from .guards import check_not_compiled, check_resumable
 from .plan import PrunePlan
 from .prefill import Announcement, StageTrace
 from .stages import DecoderStages
@@ -46,11 +47,26 @@ class Needs:
 
 @dataclass(frozen=True)
 class _Call:
-    """A ``generate`` under way."""
+    """A ``generate`` under way: its prompts, before rows were repeated, and how they are pruned."""
 
     plan: PrunePlan
-    rows: int
-    length: int
+    ids: Tensor
+
+    def repeats(self, ids: Tensor) -> int:
+        """Rows of ``ids`` per prompt, 0 where these are other prompts."""
+        rows, length = self.ids.shape
+        if ids.shape[0] % rows or ids.shape[1] < length:
+            return 0
+        repeats = ids.shape[0] // rows
+        same = torch.equal(ids[::repeats, :length], self.ids.to(ids.device))
+        return repeats if same else 0
+
+
+class _Running(threading.local):
+    """What is under way in this thread."""
+
+    call: _Call | None = None
+    aside: dict[str, Any] | None = None  # the call's fusion, while a pass of other prompts runs inside it
 
 
 class Surgery:
@@ -68,8 +84,9 @@ class Surgery:
         self._stages = DecoderStages(needs.stages, needs.positions == "renumber")
         self._fusion = VisionFusion(model, family, needs.layers, needs.saliency == "cls")
         self._placeholders = family.placeholder_ids(model)
-        self._calls: dict[int, _Call] = {}  # by thread
+        self._run = _Running()
         self._handles: list[Any] = []
+        self._shadow: Any = None
         self._shadowed: Any = None
 
     @property
@@ -95,6 +112,7 @@ class Surgery:
                 raise UsageError("this model is being pruned already; leave that block, or call .remove(), first")
         try:
             self._handles += self._fusion.attach()
+            self._handles.append(self._model.register_forward_pre_hook(_check_pass, with_kwargs=True))
             self._handles.append(trunk.register_forward_pre_hook(self._enter, with_kwargs=True))
             self._handles.append(trunk.register_forward_hook(self._leave, always_call=True))
             self._handles += self._stages.attach(
@@ -110,13 +128,11 @@ class Surgery:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        if self._shadowed is not None:
-            had_own, own = self._shadowed
-            if had_own:
-                vars(self._model)["generate"] = own
-            else:
-                vars(self._model).pop("generate", None)
-            self._shadowed = None
+        mine = vars(self._model).get("generate")
+        if mine is not None and mine is self._shadow:  # somebody else's stays
+            vars(self._model).pop("generate")
+            vars(self._model).update(self._shadowed)
+        self._shadow = None
 
     def expect(self, visual: Tensor, *, drafts: int = 0) -> None:
         """Announce a prompt given as ``inputs_embeds``: its visual tokens (B, S) bool, features fused already.
@@ -139,76 +155,100 @@ class Surgery:
         if not hasattr(model, "generate"):
             return
         original = model.generate
-        self._shadowed = ("generate" in vars(model), vars(model).get("generate"))
+        self._shadowed = {name: value for name, value in vars(model).items() if name == "generate"}
 
         @wraps(original)
         def generate(*args: Any, **kwargs: Any) -> Any:
             ids = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
-            if not isinstance(ids, Tensor) or ids.is_floating_point():
-                return original(*args, **kwargs)
-            self._begin(ids, kwargs)
+            outer, fusion = self._run.call, self._fusion.suspend()
             try:
+                check_resumable(kwargs.get("past_key_values"))
+                self._run.call = None
+                if isinstance(ids, Tensor) and not ids.is_floating_point() and self._sees(kwargs):
+                    _check_whole(kwargs.get("generation_config") or model.generation_config, kwargs)
+                    self._begin(ids, kwargs)
                 return original(*args, **kwargs)
             finally:
-                self._calls.pop(get_ident(), None)
-                self._fusion.end()
+                self._run.call = outer
+                self._fusion.resume(fusion)
 
-        vars(model)["generate"] = generate
+        self._shadow = vars(model)["generate"] = generate
+
+    def _sees(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether a call brings pictures, or features of some."""
+        return bool(inputs.get(_FEATURES)) or bool(self._family.visual_inputs(self._model, inputs))
 
     def _begin(self, ids: Tensor, inputs: Mapping[str, Any]) -> None:
         plan = self._planner(ids, inputs.get("attention_mask"))
         _check_rows(plan, ids.shape[0])
-        self._calls[get_ident()] = _Call(plan, ids.shape[0], ids.shape[1])
         self._fusion.begin(plan, ids, inputs)
+        self._run.call = _Call(plan, ids)
 
-    def _enter(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _enter(self, trunk: Any, args: tuple[Any, ...], given: dict[str, Any]) -> None:
         """A pass of the whole model: if it brings pictures, say how they are to be pruned."""
-        ids = kwargs.get("input_ids", args[0] if args else None)
-        if ids is None:
+        kwargs = {**dict(zip(signature(trunk.forward).parameters, args, strict=False)), **given} if args else given
+        run, ids = self._run, kwargs.get("input_ids")
+        run.aside = None
+        if ids is None:  # whoever gives embeddings has announced them
             return
-        cache = kwargs.get("past_key_values")
-        features = kwargs.get(_FEATURES) or {}
+        self._stages.announce(None)
         encodes = bool(self._family.visual_inputs(self._model, kwargs))
-        if cache is not None and int(cache.get_seq_length()) and not encodes and not features:
+        if not encodes and not kwargs.get(_FEATURES):
             return
         visual = torch.isin(ids, torch.tensor(self._placeholders, device=ids.device))
         if not bool(visual.any()):
             return
-        call, repeats = self._calls.get(get_ident()), 1
-        if call is None:
-            plan = self._planner(ids, kwargs.get("attention_mask"))
-            _check_rows(plan, ids.shape[0])
-        else:
-            plan, repeats = call.plan, ids.shape[0] // call.rows
-            if ids.shape[1] < call.length and not cache_holds(cache):
-                raise UsageError("the prompt comes in chunks; leave prefill_chunk_size out, pruning needs it whole")
+        call, repeats = run.call, run.call.repeats(ids) if run.call is not None else 0
+        if call is None or not repeats:
+            run.aside = self._fusion.suspend()
+            call, repeats = _Call(self._planner(ids, kwargs.get("attention_mask")), ids), 1
+            _check_rows(call.plan, ids.shape[0])
+        plan = call.plan
         if encodes:
             rows = tuple(row for row in plan.rows for _ in range(repeats))
             self._fusion.begin(replace(plan, rows=rows), ids, kwargs)
         else:
-            if call is None:
-                self._fusion.end()
             self._fusion.check_fused(plan)
-        pictures = self._fusion.pictures(ids.shape[0] if encodes else ids.shape[0] // repeats)
+        pictures = self._fusion.pictures(ids.shape[0] if encodes else len(plan.rows))
+        if pictures is not None and encodes:
+            if repeats > 1 and max(pictures) > 1:
+                raise UsageError(
+                    "this release of transformers mixes up the pictures of repeated prompts that have several (beams, "
+                    "num_return_sequences); generate one sequence per prompt, or use a newer release"
+                )
+            pictures = pictures[::repeats]
         self._stages.announce(
             Announcement(
                 plan,
                 visual,
-                pictures=pictures[::repeats] if pictures and encodes else pictures,
+                pictures=pictures,
                 repeats=repeats,
-                drafts=0 if call is None else max(0, ids.shape[1] - call.length),
+                drafts=ids.shape[1] - call.ids.shape[1],
                 scores=self._fusion.scores,
             )
         )
 
     def _leave(self, *_: object) -> None:
-        if get_ident() not in self._calls:
-            self._fusion.end()
+        self._stages.announce(None)
+        if self._run.aside is not None:
+            self._fusion.resume(self._run.aside)
+            self._run.aside = None
 
 
-def cache_holds(cache: Any) -> bool:
-    """Whether a cache has tokens."""
-    return cache is not None and bool(cache.get_seq_length())
+def _check_whole(config: Any, kwargs: Mapping[str, Any]) -> None:
+    if kwargs.get("prefill_chunk_size", getattr(config, "prefill_chunk_size", None)) is not None:
+        raise UsageError("the prompt would come in chunks; leave prefill_chunk_size out, pruning needs it whole")
+
+
+def _check_pass(model: Any, _: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse what a shorter sequence of logits, or a layer run twice, would make wrong."""
+    if kwargs.get("labels") is not None:
+        raise UsageError(
+            "labels were given, but the logits of a pruned prompt have fewer places than its tokens; compute the loss "
+            "on the last places yourself"
+        )
+    if model.training and getattr(model, "is_gradient_checkpointing", False):
+        raise UsageError("gradient checkpointing runs layers twice, which pruning cannot follow; call model.eval()")
 
 
 def _check_rows(plan: PrunePlan, rows: int) -> None:

@@ -53,6 +53,7 @@ class _Running(threading.local):
     turn: int = 0
     seen: dict[int, dict[int, Tensor]] | None = None  # id of the blocks -> layer -> hidden state
     rows: dict[str, Tensor] | None = None  # tower -> (U, P) [CLS] attention
+    states: dict[str, Tensor]  # projections of the attention that scores patches, while it runs
     applied: bool = False
 
 
@@ -97,11 +98,18 @@ class VisionFusion:
             (kind, rows_of_pictures(kind.tokens, (ids == kind.token_id).sum(dim=1).tolist())) for kind in kinds
         ]
         run.plan, run.ids, run.inputs = plan, ids, inputs
-        run.turn, run.seen, run.rows, run.applied = 0, {}, {}, False
+        run.turn, run.seen, run.rows, run.states, run.applied = 0, {}, {}, {}, False
 
-    def end(self) -> None:
-        """Forget the call of this thread."""
-        self._run.__dict__.clear()
+    def suspend(self) -> dict[str, Any]:
+        """Put the call of this thread aside; returns what :meth:`resume` takes."""
+        state = dict(vars(self._run))
+        vars(self._run).clear()
+        return state
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on with a call that was put aside, forgetting the present one."""
+        vars(self._run).clear()
+        vars(self._run).update(state)
 
     def pictures(self, rows: int) -> tuple[int, ...] | None:
         """Pictures per row of the call under way; None where none is known."""
@@ -158,10 +166,10 @@ class VisionFusion:
             raise UsageError("the projector was called more often than the call has kinds of pictures")
         kind, owners = run.kinds[run.turn]
         run.turn, run.applied = run.turn + 1, True
+        seen = run.seen.pop(id(self._towers[kind.tower]))  # also where they are not needed: they are large
         if self._stock(run.plan):
             return None
         model, family, plan = self._model, self._family, run.plan
-        seen = run.seen.pop(id(self._towers[kind.tower]))
         layers = [family.patch_tokens(model, seen[layer], kind.tower) for layer in plan.layers]
         units = [owners[picture] for picture in repeated(kind.units)]
         if len(units) != layers[0].shape[0]:
@@ -179,16 +187,16 @@ class VisionFusion:
         return all(row.layers == (self._default,) for row in plan.rows)
 
     def _watch_cls(self, tower: str, attention: Any) -> list[Any]:
-        states: dict[str, Tensor] = {}
-
         def note(name: str) -> Callable[..., None]:
             def hook(_: nn.Module, __: object, output: Tensor) -> None:
-                states[name] = output
+                if self._run.rows is not None:
+                    self._run.states[name] = output
 
             return hook
 
         def score(_: nn.Module, __: object, ___: object) -> None:
             if self._run.rows is not None:
+                states = self._run.states
                 self._run.rows[tower] = cls_attention_row(states.pop("q"), states.pop("k"), attention.num_heads)
 
         handles = [attention.register_forward_hook(score)]

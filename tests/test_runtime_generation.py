@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -29,6 +30,23 @@ def masked_generate(model: Any, inputs: dict[str, torch.Tensor], kept: dict[int,
     rows = {layer: [row for row in alive for _ in range(repeats)] for layer, alive in kept.items()}
     with dropped_tokens_masked(model, family, visual, real, rows):
         return model.generate(**inputs, **how)
+
+
+@pytest.mark.parametrize("how", [{"num_beams": 3}, {"num_return_sequences": 2, "do_sample": True, "top_k": 20}])
+def test_repeated_prompts_with_several_pictures(how: dict[str, Any]) -> None:
+    """Right where transformers repeats pictures prompt by prompt; refused where it mixes them up."""
+    model, inputs = build(), batch("several")
+    with apply_plan(model, find_family(model), plan_for(model, 2, STAGES)) as surgery:
+        torch.manual_seed(3)
+        if "mm_encoder_outputs" not in signature(model.forward).parameters:
+            with pytest.raises(UsageError, match="mixes up"):
+                model.generate(**inputs, max_new_tokens=6, **how)
+            return
+        got = model.generate(**inputs, max_new_tokens=6, **how)
+        kept = {stage.after_layer: [[i for i, _ in stage.row(row)] for row in range(2)] for stage in surgery.last}
+    torch.manual_seed(3)
+    repeats = how.get("num_beams", 1) * how.get("num_return_sequences", 1)
+    assert torch.equal(got, masked_generate(model, inputs, kept, repeats, max_new_tokens=6, **how))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +216,7 @@ def test_refused_ways_of_generating(how: dict[str, Any], reason: str) -> None:
         cache.layers = [kind() for _ in cache.layers]
         how = {"past_key_values": cache}
     with (
-        pytest.raises((UsageError, ValueError), match=reason),
+        pytest.raises(UsageError, match=reason),
         apply_plan(model, find_family(model), plan_for(model, 1, STAGES)),
     ):
         model.generate(**inputs, max_new_tokens=2, **how)
@@ -265,9 +283,14 @@ def test_two_conversations_on_one_model_do_not_meet() -> None:
         caches = [model(**inputs, use_cache=True).past_key_values for inputs in prompts]
         for want, cache in zip(alone, caches, strict=True):
             assert torch.equal(want, model(input_ids=extra, attention_mask=mask, past_key_values=cache).logits)
-        caches[0].crop(-6)
-        with pytest.raises(UsageError, match="cut back"):
-            model(input_ids=extra, attention_mask=mask[:, :-3], past_key_values=caches[0])
+        prompt = prompts[0]["input_ids"]
+        caches[0].crop(-5)  # the turn of three tokens, and two of the prompt's own after its picture
+        again = torch.cat((prompt[:, -2:], extra), dim=1)
+        got = model(input_ids=again, attention_mask=mask, past_key_values=caches[0]).logits
+        assert torch.allclose(got[:, -3:], alone[0], atol=1e-5)
+        caches[0].crop(-8)
+        with pytest.raises(UsageError, match="cut back into its pictures"):
+            model(input_ids=extra, attention_mask=mask[:, :-5], past_key_values=caches[0])
 
 
 def test_threads_and_models_do_not_meet() -> None:

@@ -113,3 +113,16 @@ def test_prompts_are_read_back_from_tokens(loaded: LoadedModel) -> None:
     text = loaded.processor.apply_chat_template(turns, add_generation_prompt=True)
     ids = loaded.processor.tokenizer(text, return_tensors="pt")["input_ids"]
     assert reader.read(ids) == ["Which colour?"]
+
+
+def test_a_template_that_takes_plain_text() -> None:
+    """A chat template that joins contents as strings is read back like the others."""
+    template = (
+        "{% for turn in messages %}{{ turn.role.upper() + ': ' + turn.content + ' ' }}{% endfor %}"
+        "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+    )
+    tokenizer = tiny_tokenizer({"<image>": 99}, template)
+    reader = PromptReader(tokenizer, (99,))
+    turns = [{"role": "user", "content": "<image> What is this?"}]
+    ids = tokenizer(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))["input_ids"]
+    assert reader.read(torch.tensor([ids])) == ["What is this?"]

@@ -103,6 +103,24 @@ def test_exactly_one_way_to_say_the_class(mini: LoadedModel) -> None:
     ):
         with pytest.raises(UsageError, match="one of"):
             prune(mini.model, profile_for(mini), **wrong)
+    with pytest.raises(UsageError, match="takes a list"):
+        prune(mini.model, profile_for(mini), prompts=QUESTIONS[0])
+    with pytest.raises(UsageError, match="no intents"):
+        prune(mini.model, profile_for(mini), intents=[])
+    pruned = prune(mini.model, profile_for(mini), processor=mini.processor)
+    pruned.use(intents="scene")
+    pruned.use()  # back to what the batches' tokens say
+    with pytest.raises(UsageError, match="give either"):
+        prune(mini.model, profile_for(mini), intents="scene").use()
+
+
+def test_a_text_prompt_needs_no_class(mini: LoadedModel) -> None:
+    """Prompts without a picture pass through, however many intents were given for others."""
+    ids = mini.processor.tokenizer("How many stars are there?", return_tensors="pt")
+    with prune(mini.model, profile_for(mini), intents=["scene", "counting"]) as pruned:
+        inside = mini.model.generate(**ids, max_new_tokens=3, do_sample=False)
+        assert pruned.last == ()
+    assert torch.equal(inside, mini.model.generate(**ids, max_new_tokens=3, do_sample=False))
 
 
 def test_the_runtime_loads_no_more_than_it_needs() -> None:
