@@ -91,13 +91,8 @@ class Surgery:
 
     @property
     def last(self) -> tuple[StageTrace, ...]:
-        """What every stage of the last prompt kept; empty before the first one."""
+        """What the stages of the last prompt that dropped something kept; empty where none did."""
         return self._stages.last
-
-    @property
-    def attached(self) -> bool:
-        """Whether the hooks are on."""
-        return bool(self._handles)
 
     def attach(self) -> None:
         """Put the hooks on.
