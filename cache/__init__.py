@@ -5,7 +5,8 @@ Torch is not loaded from here, because the writing process imports this package 
 """
 
 from .keys import DTYPES, FeatureKey
-from .store import BadShard, FeatureStore, MissingImageError, VerifyReport
+from .store import FeatureStore, MissingImageError
+from .upkeep import BadShard, GcReport, RepairReport, VerifyReport
 from .writer import FeatureWriter
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "FeatureKey",
     "FeatureStore",
     "FeatureWriter",
+    "GcReport",
     "MissingImageError",
+    "RepairReport",
     "VerifyReport",
 ]

@@ -37,18 +37,17 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class _Shard:
     """The shard being written, under its temporary name."""
 
-    def __init__(self, folder: Path, name: str, key: FeatureKey) -> None:
-        self.key = key
+    def __init__(self, folder: Path, name: str, key: FeatureKey, tokens: int) -> None:
+        self.dtype, self.shape = storage_dtype(key.dtype), image_shape(key, tokens)
         self.path = folder / name
         self.part = folder / (name + PART_SUFFIX)
         self.digests: list[str] = []
         # "x": a file of that name is never ours.
         self.file = open_hdf5(str(self.part), "x")
-        self.dataset = create_dataset(self.file, key)
+        self.dataset = create_dataset(self.file, key, tokens)
 
     def add(self, digest: str, data: bytearray) -> None:
-        array = np.frombuffer(data, dtype=storage_dtype(self.key.dtype)).reshape(image_shape(self.key))
-        append_image(self.dataset, array)
+        append_image(self.dataset, np.frombuffer(data, dtype=self.dtype).reshape(self.shape))
         self.digests.append(digest)
 
     def commit(self) -> dict[str, Any]:
@@ -71,7 +70,7 @@ class _Shard:
 def serve(folder: str) -> None:
     """Write shards into ``folder`` until standard input ends; never returns.
 
-    Commands, one JSON line each: ``{"op": "begin", "name", "key"}``; ``{"op": "image", "digest", "size"}``
+    Commands, one JSON line each: ``{"op": "begin", "name", "key", "tokens"}``; ``{"op": "image", "digest", "size"}``
     followed by ``size`` bytes, (layers, tokens, width) in storage dtype, C order; ``{"op": "commit"}``, the
     only one with an answer when all is well. An answer with ``error`` may come at any time and is the last.
     Whatever is not committed when the input ends is removed.
@@ -94,7 +93,7 @@ def _serve(folder: Path, commands: BufferedReader, answers: IO[bytes]) -> int:
         while line := commands.readline():
             command = json.loads(line)
             if command["op"] == "begin":
-                shard = _Shard(folder, command["name"], FeatureKey.from_dict(command["key"]))
+                shard = _Shard(folder, command["name"], FeatureKey.from_dict(command["key"]), command["tokens"])
             elif command["op"] == "image":
                 data = bytearray(command["size"])
                 if not _read_whole(commands, data):

@@ -1,25 +1,29 @@
 """One vision pass per image that the store does not have yet, all wanted layers kept.
 
-What holds about determinism: every batch has exactly ``batch_size`` rows (the last one is filled up by
-repeating its last image), so each pass runs the same kernels on the same shapes, whatever is missing. On one
-machine, with one batch size, one number of threads and deterministic kernels, an image's bytes are then the
-same after any interruption, as far as a row of a matrix product does not depend on its place among the rows.
-With ``batch_size=1`` nothing is left to depend on. Another batch size may change the last bits.
+What holds about determinism: where all images have the same tokens, every batch has exactly ``batch_size`` rows (the
+last one is filled up by repeating its last image), so each pass runs the same kernels on the same shapes, whatever is
+missing. On one machine, with one batch size, one number of threads and deterministic kernels, an image's bytes are then
+the same after any interruption and with any number of workers, as far as a row of a matrix product does not depend on
+its place among the rows. With ``batch_size=1`` nothing is left to depend on. Another batch size may change the last
+bits. Where token counts differ, every image is a pass of its own, its tiles or patches being the batch.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from claspkit.profiles.errors import BadDataError, MismatchError
+from claspkit.profiles.errors import BadDataError, MismatchError, UsageError
 
+from .encoding import PictureEncoder, VisionEncoder
 from .layout import SHARD_BYTES, Features, image_shape, shard_bytes_needed
+from .manifest import Grid
 from .process import require_space
 from .store import FeatureStore
 from .tensors import to_stored
@@ -28,13 +32,9 @@ from .writer import FeatureWriter
 if TYPE_CHECKING:
     from claspkit.runtime.models import LoadedModel
 
+__all__ = ["ExtractReport", "PictureEncoder", "VisionEncoder", "extract"]
 
-@runtime_checkable
-class VisionEncoder(Protocol):
-    """Whatever turns images into vision layers."""
-
-    def encode(self, images: Sequence[Image.Image]) -> Tensor:
-        """Return all layers: (B, layers + 1, N, d_v), entry 0 the embeddings, any float dtype and device."""
+Openers = Mapping[str, Callable[[], Image.Image]]
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,14 @@ class ExtractReport:
 
 
 def extract(
-    model: LoadedModel | VisionEncoder,
-    images: Mapping[str, Callable[[], Image.Image]],
+    model: LoadedModel | VisionEncoder | PictureEncoder,
+    images: Openers,
     store: FeatureStore,
     *,
     batch_size: int = 8,
     shard_bytes: int = SHARD_BYTES,
     progress: Callable[[int, int], None] | None = None,
+    worker: tuple[int, int] = (0, 1),
 ) -> ExtractReport:
     """Compute and store the features of those of ``images`` that the store does not have.
 
@@ -69,11 +70,14 @@ def extract(
 
     Args:
         model: a loaded model, or an encoder of one's own.
-        images: SHA-256 hex of an image -> how to open it; opened when its turn comes.
+        images: SHA-256 hex of an image -> how to open it; opened when its turn comes. Where token counts differ,
+            each is opened once more before anything is computed: images of one count then follow one another.
         store: open for writing; its key says which layers and which dtype.
-        batch_size: images per vision pass.
+        batch_size: images per vision pass, where all have the same tokens.
         shard_bytes: target size of a shard.
         progress: called with (images done, images to do) after each batch.
+        worker: (index, count): take only the images whose digest, read as a number, leaves ``index`` when divided
+            by ``count``. Each of ``count`` processes fills a store of its own, and ``merge.merge`` makes them one.
 
     Raises:
         BadDataError: the model gave NaN or infinity for some images, which the text names; the others of
@@ -83,54 +87,131 @@ def extract(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    todo = store.missing(images)
-    before = len(dict.fromkeys(images)) - len(todo)
+    mine = share_of(images, worker)
+    todo = store.missing(mine)
+    before = len(mine) - len(todo)
     if not todo:
         return ExtractReport(0, before, 0)
-    needed = shard_bytes_needed(store.key, len(todo))
-    require_space(store.folder, needed, f"the features of {len(todo)} images")
+    run = _plan(model, todo, images, store, batch_size)
+    require_space(store.folder, run.needed, f"the features of {len(todo)} images")
     with store.writer(shard_bytes=shard_bytes, expected=len(todo)) as writer:
-        encoder = _encoder(model)
-        for start in range(0, len(todo), batch_size):
-            names = todo[start : start + batch_size]
-            hidden = _encode(encoder, [images[name]() for name in names], batch_size, store)
-            _store_batch(names, hidden, store.key.dtype, writer)
+        for start in range(0, len(todo), run.rows):
+            names = run.order[start : start + run.rows]
+            hidden, grids = run.encode([images[name]() for name in names])
+            _store_batch(names, hidden, grids, store.key.dtype, writer)
             if progress is not None:
                 progress(start + len(names), len(todo))
     return ExtractReport(len(todo), before + len(todo), writer.bytes)
 
 
-def _encoder(model: LoadedModel | VisionEncoder) -> VisionEncoder:
+def share_of(images: Openers, worker: tuple[int, int]) -> list[str]:
+    """The digests that fall to worker (index, count), in the given order.
+
+    Raises:
+        UsageError: index or count make no sense.
+    """
+    index, count = worker
+    if not 0 <= index < count:
+        raise UsageError(f"worker {index} of {count}: the index must be at least 0 and below the number of workers")
+    return [name for name in images if int(name, 16) % count == index]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Images in the order in which they are computed, ``rows`` per pass; ``needed`` bytes of disk."""
+
+    order: Sequence[str]
+    rows: int
+    needed: int
+    encode: Callable[[list[Image.Image]], tuple[Tensor, list[Grid]]]
+
+
+def _plan(
+    model: LoadedModel | VisionEncoder | PictureEncoder,
+    todo: Sequence[str],
+    images: Openers,
+    store: FeatureStore,
+    batch_size: int,
+) -> _Run:
+    key = store.key
+    if key.tokens is not None:
+        alike = _encoder(model)
+        needed = shard_bytes_needed(key, len(todo))
+        return _Run(todo, batch_size, needed, lambda batch: _encode_batch(alike, batch, batch_size, store))
+    varied = _picture_encoder(model, store)
+    tokens = {name: varied.tokens(images[name]()) for name in todo}
+    needed = sum(shard_bytes_needed(key, count, each) for each, count in Counter(tokens.values()).items())
+    order = sorted(todo, key=lambda name: tokens[name])
+    return _Run(order, 1, needed, lambda batch: _encode_one(varied, batch[0], store))
+
+
+def _encoder(model: LoadedModel | VisionEncoder | PictureEncoder) -> VisionEncoder:
     if isinstance(model, VisionEncoder):
         return model
+    if isinstance(model, PictureEncoder):
+        raise MismatchError("the key says that all images have the same tokens: an encoder with encode() is needed")
     from .encoder import LoadedEncoder  # the model's code, which an encoder of one's own does without
 
     return LoadedEncoder(model)
 
 
-def _encode(encoder: VisionEncoder, pictures: list[Image.Image], rows: int, store: FeatureStore) -> Tensor:
-    """Run one pass of exactly ``rows`` rows; -> (len(pictures), wanted layers, N, d_v)."""
+def _picture_encoder(model: LoadedModel | VisionEncoder | PictureEncoder, store: FeatureStore) -> PictureEncoder:
+    if isinstance(model, PictureEncoder):
+        return model
+    if isinstance(model, VisionEncoder):
+        raise MismatchError(
+            f"the feature store in {store.folder} is for images whose token counts differ: an encoder with tokens() "
+            "and encode_picture() is needed"
+        )
+    from .encoder import LoadedPictureEncoder
+
+    return LoadedPictureEncoder(model)
+
+
+def _encode_batch(
+    encoder: VisionEncoder, pictures: list[Image.Image], rows: int, store: FeatureStore
+) -> tuple[Tensor, list[Grid]]:
+    """Run one pass of exactly ``rows`` rows; -> (len(pictures), wanted layers, N, d_v), and no grids."""
     key = store.key
     filled = pictures + [pictures[-1]] * (rows - len(pictures))
     with torch.inference_mode():
         hidden = encoder.encode(filled)
         fits = hidden.ndim == 4 and hidden.shape[0] == rows and hidden.shape[1] > key.layers[-1]
         if not fits or hidden.shape[2:] != image_shape(key)[1:]:
-            raise MismatchError(
-                f"the model gave vision layers of shape {tuple(hidden.shape)} (images, layers, tokens, "
-                f"width), but the feature store in {store.folder} was made for {key.model_id} with layers up "
-                f"to {key.layers[-1]}, {key.tokens} tokens and width {key.width}"
-            )
-        return hidden[: len(pictures), list(key.layers)]
+            raise _mismatch(hidden, store)
+        return hidden[: len(pictures), list(key.layers)], [()] * len(pictures)
 
 
-def _store_batch(names: Sequence[str], hidden: Tensor, dtype: str, writer: FeatureWriter) -> None:
+def _encode_one(encoder: PictureEncoder, picture: Image.Image, store: FeatureStore) -> tuple[Tensor, list[Grid]]:
+    """Run one pass; -> (1, wanted layers, tokens, d_v) and the one grid."""
+    key = store.key
+    with torch.inference_mode():
+        encoded = encoder.encode_picture(picture)
+        hidden = encoded.layers[None]
+        if hidden.ndim != 4 or hidden.shape[1] <= key.layers[-1] or hidden.shape[3] != key.width:
+            raise _mismatch(hidden, store)
+        return hidden[:, list(key.layers)], [encoded.grid]
+
+
+def _mismatch(hidden: Tensor, store: FeatureStore) -> MismatchError:
+    key = store.key
+    tokens = "any number of" if key.tokens is None else key.tokens
+    return MismatchError(
+        f"the model gave vision layers of shape {tuple(hidden.shape)} (images, layers, tokens, width), but the feature "
+        f"store in {store.folder} was made for {key.model_id} with layers up to {key.layers[-1]}, {tokens} tokens and "
+        f"width {key.width}"
+    )
+
+
+def _store_batch(
+    names: Sequence[str], hidden: Tensor, grids: Sequence[Grid], dtype: str, writer: FeatureWriter
+) -> None:
     """Write the good rows, then complain about the others."""
     stored: Features = to_stored(hidden, dtype)
     bad: list[int] = []
     for row, name in enumerate(names):
         try:
-            writer.add(name, stored[row])
+            writer.add(name, stored[row], grids[row])
         except BadDataError:
             bad.append(row)
     if bad:

@@ -9,17 +9,19 @@ from typing import Any
 from claspkit.profiles.canonical import digest
 from claspkit.profiles.errors import field_diff
 
-DTYPES: tuple[str, ...] = ("float16", "bfloat16", "float32")
-"""Logical dtypes of stored features; bfloat16 lies on disk as uint16 bit patterns."""
+DTYPES: tuple[str, ...] = ("float16", "bfloat16", "float32", "int8")
+"""Logical dtypes of stored features; bfloat16 lies on disk as uint16 bit patterns, int8 with scales beside it."""
+
+MAX_AXIS = 1 << 20
+"""Bound of everything that counts tokens, channels or pixels along a side."""
 
 _MAX_TEXT = 512
 _MAX_LAYER = 4096
-_MAX_AXIS = 1 << 20
 
 
 @dataclass(frozen=True)
 class FeatureKey:
-    """Identity of the features of one store, all images alike.
+    """Identity of the features of one store.
 
     Attributes:
         model_id: alias, hub id or folder name of the model.
@@ -29,7 +31,7 @@ class FeatureKey:
         image_backend: code that resized and normalised the images; backends differ in the last bits.
         dtype: logical dtype of the stored values, one of ``DTYPES``.
         layers: stored vision layers, ascending, ``hidden_states`` indexing (0 = embeddings).
-        tokens: patch tokens per image and layer, N.
+        tokens: patch tokens per image and layer, N; None where they differ from image to image.
         width: channels per token, d_v.
 
     Raises:
@@ -43,7 +45,7 @@ class FeatureKey:
     image_backend: str
     dtype: str
     layers: tuple[int, ...]
-    tokens: int
+    tokens: int | None
     width: int
 
     def __post_init__(self) -> None:
@@ -54,11 +56,12 @@ class FeatureKey:
             _require(is_sha256(getattr(self, name)), name, "64 lowercase hex digits")
         _require(self.dtype in DTYPES, "dtype", f"one of {', '.join(DTYPES)}")
         layers = self.layers
-        plain = isinstance(layers, tuple) and all(_is_int(item, 0, _MAX_LAYER) for item in layers)
+        plain = isinstance(layers, tuple) and all(is_int(item, 0, _MAX_LAYER) for item in layers)
         ascending = plain and 0 < len(layers) == len(set(layers)) and list(layers) == sorted(layers)
         _require(ascending, "layers", f"distinct ascending integers from 0 to {_MAX_LAYER}, at least one")
-        for name in ("tokens", "width"):
-            _require(_is_int(getattr(self, name), 1, _MAX_AXIS), name, f"an integer from 1 to {_MAX_AXIS}")
+        allowed = f"an integer from 1 to {MAX_AXIS}"
+        _require(self.tokens is None or is_int(self.tokens, 1, MAX_AXIS), "tokens", f"{allowed}, or null")
+        _require(is_int(self.width, 1, MAX_AXIS), "width", allowed)
 
     @property
     def digest(self) -> str:
@@ -92,12 +95,13 @@ def is_sha256(value: object) -> bool:
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
+def is_int(value: object, low: int, high: int) -> bool:
+    """Whether ``value`` is an integer, no bool, from ``low`` to ``high``."""
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= _MAX_TEXT
-
-
-def _is_int(value: object, low: int, high: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def _require(holds: bool, field: str, allowed: str) -> None:

@@ -11,10 +11,20 @@ from typing import Any
 
 from claspkit.profiles.errors import shorten
 
-from .keys import FeatureKey, is_sha256
-from .layout import FORMAT, MAX_IMAGES, SHARD_NAME, VERSION, image_bytes, image_shape, shard_number
+from .keys import MAX_AXIS, FeatureKey, is_int, is_sha256
+from .layout import FORMAT, MAX_IMAGES, SHARD_NAME, image_bytes, image_shape, shard_number, store_version
+
+VERSIONS = (1, 2)
+"""Versions of the format that this release reads; which of them a store has follows from its key."""
+
+MAX_GRID = 8
+"""Numbers in a grid, at most."""
+
+Grid = tuple[int, ...]
+"""What says how an image's tokens lie, in the words of its model family; () where nothing needs to be said."""
 
 _MAX_BYTES = 1 << 40
+_FIELDS = {"kind", "file", "sha256", "bytes", "images", "shape"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class ShardEntry:
         bytes: size of the file.
         images: SHA-256 hex of each image, in the order of axis 0.
         shape: (images, layers, tokens, width) of the dataset.
+        grids: the grid of each image; () in a store of version 1, which has none.
     """
 
     file: str
@@ -34,10 +45,13 @@ class ShardEntry:
     bytes: int
     images: tuple[str, ...]
     shape: tuple[int, int, int, int]
+    grids: tuple[Grid, ...] = ()
 
     def to_record(self) -> dict[str, Any]:
         """Return the manifest line of this shard."""
-        return {"kind": "shard", **asdict(self), "images": list(self.images), "shape": list(self.shape)}
+        record = {"kind": "shard", **asdict(self), "images": list(self.images), "shape": list(self.shape)}
+        grids = [list(grid) for grid in record.pop("grids")]
+        return record | ({"grids": grids} if grids else {})
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,7 @@ class Manifest:
 
 def store_record(key: FeatureKey) -> dict[str, Any]:
     """Return the first line of a manifest."""
-    return {"kind": "store", "format": FORMAT, "version": VERSION, "key": key.to_dict()}
+    return {"kind": "store", "format": FORMAT, "version": store_version(key), "key": key.to_dict()}
 
 
 def drop_record(file: str, reason: str) -> dict[str, Any]:
@@ -114,14 +128,21 @@ def _numbered(line: int, parse: Any, record: Mapping[str, Any]) -> Any:
 def _parse_store(record: Mapping[str, Any]) -> FeatureKey:
     if record.get("kind") != "store" or record.get("format") != FORMAT:
         raise ValueError(f"is not the store line of a {FORMAT} manifest")
-    if record.get("version") != VERSION or isinstance(record["version"], bool):
-        raise ValueError(f"format version is {shorten(record.get('version'))}; this release reads {VERSION}")
-    return FeatureKey.from_dict(record["key"])
+    version = record.get("version")
+    if not is_int(version, VERSIONS[0], VERSIONS[-1]):
+        listed = " and ".join(map(str, VERSIONS))
+        raise ValueError(f"format version is {shorten(version)}; this release reads {listed}")
+    key = FeatureKey.from_dict(record["key"])
+    if version != store_version(key):
+        raise ValueError(f"format version is {version}, but a key with these fields has {store_version(key)}")
+    return key
 
 
 def _parse_shard(record: Mapping[str, Any], key: FeatureKey) -> ShardEntry:
-    if record.keys() != {"kind", "file", "sha256", "bytes", "images", "shape"}:
-        raise ValueError("a shard line has exactly kind, file, sha256, bytes, images, shape")
+    has_grids = store_version(key) > 1
+    names = _FIELDS | {"grids"} if has_grids else _FIELDS
+    if record.keys() != names:
+        raise ValueError(f"a shard line of this store has exactly {', '.join(sorted(names))}")
     file, size, images = record["file"], record["bytes"], record["images"]
     if not isinstance(file, str) or SHARD_NAME.fullmatch(file) is None:
         raise ValueError(f"{shorten(file)} is not a shard's file name")
@@ -131,14 +152,41 @@ def _parse_shard(record: Mapping[str, Any], key: FeatureKey) -> ShardEntry:
         raise ValueError(f"{file} must hold 1 to {MAX_IMAGES} images")
     if not all(is_sha256(image) for image in images) or len(set(images)) != len(images):
         raise ValueError(f"{file}: images must be distinct SHA-256 hex digests")
-    shape = (len(images), *image_shape(key))
-    if record["shape"] != list(shape):
-        raise ValueError(f"{file}: shape {shorten(record['shape'])} does not follow from the key: {shape}")
+    tokens = _parse_tokens(file, record["shape"], len(images), key)
+    shape = (len(images), *image_shape(key, tokens))
     # A shard is never smaller than its uncompressed data: this bounds every allocation by bytes that exist.
-    least = image_bytes(key) * len(images)
+    least = image_bytes(key, tokens) * len(images)
     if not isinstance(size, int) or isinstance(size, bool) or not least <= size <= _MAX_BYTES:
         raise ValueError(f"{file}: size {shorten(size)} is absurd or below the {least} its shape needs")
-    return ShardEntry(file, record["sha256"], size, tuple(images), shape)
+    grids = _parse_grids(file, record["grids"], len(images)) if has_grids else ()
+    return ShardEntry(file, record["sha256"], size, tuple(images), shape, grids)
+
+
+def _parse_tokens(file: str, shape: Any, images: int, key: FeatureKey) -> int:
+    """The token count in a shape, which must follow from the key in everything that the key says."""
+    layers, width = len(key.layers), key.width
+    listed = isinstance(shape, list) and len(shape) == 4 and all(is_int(size, 1, MAX_AXIS) for size in shape)
+    tokens = shape[2] if listed and key.tokens is None else key.tokens
+    if not listed or shape != [images, layers, tokens, width]:
+        wanted = (images, layers, "any" if key.tokens is None else key.tokens, width)
+        raise ValueError(f"{file}: shape {shorten(shape)} does not follow from the key: {wanted}")
+    return int(shape[2])
+
+
+def _parse_grids(file: str, grids: Any, images: int) -> tuple[Grid, ...]:
+    if not isinstance(grids, list) or len(grids) != images:
+        raise ValueError(f"{file}: grids must be a list with one entry per image")
+    for grid in grids:
+        if not isinstance(grid, list) or not is_grid(grid):
+            raise ValueError(
+                f"{file}: grid {shorten(grid)} is no list of up to {MAX_GRID} integers from 1 to {MAX_AXIS}"
+            )
+    return tuple(tuple(grid) for grid in grids)
+
+
+def is_grid(grid: Sequence[object]) -> bool:
+    """Whether a grid is within its bounds."""
+    return len(grid) <= MAX_GRID and all(is_int(number, 1, MAX_AXIS) for number in grid)
 
 
 def image_index(shards: Iterable[ShardEntry]) -> dict[str, tuple[ShardEntry, int]]:

@@ -35,9 +35,7 @@ class ShardPool:
         Raises:
             ShardDamageError: the shard is not what the manifest promised.
         """
-        if os.getpid() != self._pid:
-            # HDF5 handles do not survive a fork, nor does a lock that another thread held at that moment.
-            self._open, self._lock, self._pid = OrderedDict(), threading.Lock(), os.getpid()
+        self._after_fork()
         with self._lock:
             try:
                 self._get(entry).read(row, positions, out)
@@ -47,14 +45,21 @@ class ShardPool:
 
     def forget(self, file: str) -> None:
         """Close one shard, if it is open."""
+        self._after_fork()
         with self._lock:
             self._forget(file)
 
     def close(self) -> None:
         """Close all shards."""
+        self._after_fork()
         with self._lock:
             for file in list(self._open):
                 self._forget(file)
+
+    def _after_fork(self) -> None:
+        """Forget the parent's handles: HDF5's do not survive a fork, nor does a lock that a thread held then."""
+        if os.getpid() != self._pid:
+            self._open, self._lock, self._pid = OrderedDict(), threading.Lock(), os.getpid()
 
     def _get(self, entry: ShardEntry) -> OpenShard:
         shard = self._open.get(entry.file)

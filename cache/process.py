@@ -56,6 +56,7 @@ class ShardWriter:
         self._key = key
         self._name: str | None = None
         self._expected = 0
+        self._tokens: int | None = key.tokens
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed in close()
         self._child = subprocess.Popen(
             [sys.executable, "-c", _START, str(self._folder), *sys.path],
@@ -65,16 +66,16 @@ class ShardWriter:
             pipesize=_PIPE_BYTES,
         )
 
-    def begin(self, name: str, images: int) -> None:
-        """Start a shard that is going to hold up to ``images`` images.
+    def begin(self, name: str, images: int, tokens: int) -> None:
+        """Start a shard that is going to hold up to ``images`` images of ``tokens`` tokens each.
 
         Raises:
             ResourceError: not enough free space, or the child is gone.
         """
-        needed = shard_bytes_needed(self._key, images)
+        needed = shard_bytes_needed(self._key, images, tokens)
         require_space(self._folder, needed, f"the next shard of {images} images")
-        self._name, self._expected = name, images
-        self._send({"op": "begin", "name": name, "key": self._key.to_dict()})
+        self._name, self._expected, self._tokens = name, images, tokens
+        self._send({"op": "begin", "name": name, "key": self._key.to_dict(), "tokens": tokens})
 
     def add(self, digest: str, features: Features) -> None:
         """Hand over one image: (layers, tokens, width) in storage dtype.
@@ -99,7 +100,7 @@ class ShardWriter:
             raise self._failure(answer)
         images = tuple(answer["images"])
         name, self._name = self._name, None
-        shape = (len(images), *image_shape(self._key))
+        shape = (len(images), *image_shape(self._key, self._tokens))
         return ShardEntry(name, answer["sha256"], answer["bytes"], images, shape)
 
     def close(self) -> None:
@@ -143,7 +144,7 @@ class ShardWriter:
 
     def _failure(self, answer: dict[str, Any] | None) -> ResourceError:
         """The error for a child that failed; ends it first, so that the space it held counts as free."""
-        name, needed = self._name or "a shard", shard_bytes_needed(self._key, self._expected)
+        name, needed = self._name or "a shard", shard_bytes_needed(self._key, self._expected, self._tokens or 1)
         rest = self._reap()
         answer = answer or self._parse(rest.splitlines()[-1] if rest else b"")
         end = "Finished shards are kept; run the same command again to continue."

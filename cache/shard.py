@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,16 @@ from .keys import FeatureKey
 from .layout import (
     DATASET,
     IMAGES,
+    SCALES,
     Features,
+    Part,
     fixed_attributes,
-    image_bytes,
+    image_parts,
     open_hdf5,
     pack_digests,
-    storage_dtype,
 )
 from .manifest import ShardEntry
+from .quantise import are_scales, restore
 
 _FLETCHER32: int = h5py.h5z.FILTER_FLETCHER32
 
@@ -78,20 +80,20 @@ class OpenShard:
         Raises:
             ShardDamageError: the file is no HDF5 file or not laid out as ``key`` and ``entry`` say.
         """
-        self._rows = len(entry.images)
-        self._dtype = storage_dtype(key.dtype)
         try:
             self._file = open_hdf5(str(path), "r")
         except Exception as error:  # h5py: OSError, RuntimeError, ValueError, KeyError...
             raise ShardDamageError(f"HDF5 cannot open it: {_short(error)}") from error
         try:
-            self._dataset = _checked_dataset(self._file, entry, key)
+            parts = _checked_datasets(self._file, entry, key)
+            self._dataset, self._scales = parts[DATASET], parts.get(SCALES)
         except ShardDamageError:
             self.close()
             raise
         except Exception as error:
             self.close()
             raise ShardDamageError(f"HDF5 cannot read its structure: {_short(error)}") from error
+        self._whole = np.empty(entry.shape[2:], np.int8) if self._scales is not None else None
 
     def read(self, row: int, positions: Sequence[int], out: Features) -> None:
         """Read some layers of one image into ``out``.
@@ -102,11 +104,16 @@ class OpenShard:
             out: (len(positions), tokens, width), C-contiguous, storage dtype.
 
         Raises:
-            ShardDamageError: a chunk's fletcher32 does not fit its bytes.
+            ShardDamageError: a chunk's fletcher32 does not fit its bytes, or a scale of int8 values is none.
         """
         try:
             for place, position in enumerate(positions):
-                self._dataset.read_direct(out, np.s_[row, position], np.s_[place])
+                if self._scales is None:
+                    self._dataset.read_direct(out, np.s_[row, position], np.s_[place])
+                else:
+                    self._restore(row, position, out[place])
+        except ShardDamageError:
+            raise
         except Exception as error:
             raise ShardDamageError(f"HDF5 cannot read the values of image {row}: {_short(error)}") from error
 
@@ -114,46 +121,67 @@ class OpenShard:
         """Close the file; closing twice is fine."""
         self._file.close()
 
+    def _restore(self, row: int, position: int, out: Features) -> None:
+        assert self._scales is not None
+        assert self._whole is not None
+        self._dataset.read_direct(self._whole, np.s_[row, position])
+        scales = self._scales[row, position]
+        if not are_scales(scales):
+            raise ShardDamageError(f"the scales of image {row} are not those of float16 features")
+        restore(self._whole, scales, out)
 
-def _checked_dataset(file: Any, entry: ShardEntry, key: FeatureKey) -> Any:
+
+def _checked_datasets(file: Any, entry: ShardEntry, key: FeatureKey) -> dict[str, Any]:
     """Check links before following them, storage before touching it, sizes before allocating."""
-    root, name = file.id, DATASET.encode()
-    if root.get_num_objs() != 1 or not root.links.exists(name):
-        raise ShardDamageError(f"it must hold exactly one object, {DATASET!r}")
-    if root.links.get_info(name).type != h5py.h5l.TYPE_HARD:
-        raise ShardDamageError(f"{DATASET!r} is a soft or external link; links are not followed")
-    if h5py.h5o.get_info(root, name).type != h5py.h5o.TYPE_DATASET:
-        raise ShardDamageError(f"{DATASET!r} is not a dataset")
-    low = h5py.h5d.open(root, name)
-    _check_storage(low.get_create_plist(), key)
-    if low.shape != entry.shape:
-        raise ShardDamageError(f"its shape is {low.shape}, the manifest promises {entry.shape}")
-    if not low.get_type().equal(h5py.h5t.py_create(storage_dtype(key.dtype))):
-        raise ShardDamageError(f"its values are {low.dtype}, expected {storage_dtype(key.dtype)}")
-    # A chunk that was never written would read as zeros without any error.
-    chunks, stored = entry.shape[0] * entry.shape[1], image_bytes(key) * entry.shape[0]
-    if low.get_num_chunks() != chunks:
-        raise ShardDamageError(f"it holds {low.get_num_chunks()} of {chunks} chunks")
-    if low.get_storage_size() != stored:  # a chunk may also say of itself that it has no checksum
-        raise ShardDamageError(f"it holds {low.get_storage_size()} bytes of chunks, expected {stored}")
+    root, parts = file.id, image_parts(key, entry.shape[2])
+    if root.get_num_objs() != len(parts) or not all(root.links.exists(name.encode()) for name in parts):
+        raise ShardDamageError(_objects(parts))
+    found = {name: _checked_part(root, name, part, len(entry.images)) for name, part in parts.items()}
     expected = fixed_attributes(key) | {IMAGES: pack_digests(entry.images)}
     for attribute, value in expected.items():
-        _check_attribute(low, attribute, value)
-    return h5py.Dataset(low)
+        _check_attribute(found[DATASET], attribute, value)
+    return {name: h5py.Dataset(low) for name, low in found.items()}
 
 
-def _check_storage(creation: Any, key: FeatureKey) -> None:
+def _objects(parts: Mapping[str, Part]) -> str:
+    if len(parts) == 1:
+        return f"it must hold exactly one object, {DATASET!r}"
+    return f"it must hold exactly the objects {', '.join(map(repr, parts))}"
+
+
+def _checked_part(root: Any, label: str, part: Part, images: int) -> Any:
+    name, its = label.encode(), "its" if label == DATASET else f"its {label}'"
+    if root.links.get_info(name).type != h5py.h5l.TYPE_HARD:
+        raise ShardDamageError(f"{label!r} is a soft or external link; links are not followed")
+    if h5py.h5o.get_info(root, name).type != h5py.h5o.TYPE_DATASET:
+        raise ShardDamageError(f"{label!r} is not a dataset")
+    low = h5py.h5d.open(root, name)
+    _check_storage(low.get_create_plist(), its, part)
+    shape = (images, *part.shape)
+    if low.shape != shape:
+        raise ShardDamageError(f"{its} shape is {low.shape}, the manifest promises {shape}")
+    if not low.get_type().equal(h5py.h5t.py_create(part.dtype)):
+        raise ShardDamageError(f"{its} values are {low.dtype}, expected {part.dtype}")
+    # A chunk that was never written would read as zeros without any error.
+    chunks, stored = images * part.shape[0], part.bytes * images
+    if low.get_num_chunks() != chunks:
+        raise ShardDamageError(f"it holds {low.get_num_chunks()} of {chunks} chunks of {its} values")
+    if low.get_storage_size() != stored:  # a chunk may also say of itself that it has no checksum
+        raise ShardDamageError(f"it holds {low.get_storage_size()} bytes of chunks of {its} values, expected {stored}")
+    return low
+
+
+def _check_storage(creation: Any, its: str, part: Part) -> None:
     """Refuse every way in which a dataset's bytes can come from elsewhere or through foreign code."""
     if creation.get_layout() != h5py.h5d.CHUNKED:
-        raise ShardDamageError("its dataset is not chunked (virtual and contiguous datasets are refused)")
+        raise ShardDamageError(f"{its} dataset is not chunked (virtual and contiguous datasets are refused)")
     if creation.get_external_count():
-        raise ShardDamageError("its dataset lies in other files (external storage is refused)")
+        raise ShardDamageError(f"{its} dataset lies in other files (external storage is refused)")
     filters = [creation.get_filter(index)[0] for index in range(creation.get_nfilters())]
     if filters != [_FLETCHER32]:
-        raise ShardDamageError(f"its filters are {filters}; only fletcher32 ({_FLETCHER32}) alone is read")
-    chunk = (1, 1, key.tokens, key.width)
-    if creation.get_chunk() != chunk:
-        raise ShardDamageError(f"its chunks are {creation.get_chunk()}, expected {chunk}")
+        raise ShardDamageError(f"{its} filters are {filters}; only fletcher32 ({_FLETCHER32}) alone is read")
+    if creation.get_chunk() != part.chunk:
+        raise ShardDamageError(f"{its} chunks are {creation.get_chunk()}, expected {part.chunk}")
 
 
 def _check_attribute(dataset: Any, name: str, expected: NDArray[Any]) -> None:

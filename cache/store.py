@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, KeysView, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, KeysView, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, NoReturn
@@ -16,58 +16,25 @@ from claspkit.profiles.records import RecordLog, read_records
 from .keys import FeatureKey
 from .layout import (
     MANIFEST,
-    PART_NAME,
     SHARD_BYTES,
-    SHARD_NAME,
     Features,
-    image_shape,
     new_shard_name,
     storage_dtype,
 )
-from .manifest import Manifest, ShardEntry, drop_record, image_index, parse_manifest, store_record
+from .manifest import Manifest, ShardEntry, drop_record, image_index
+from .opening import first_record, open_log, parsed
 from .pool import ShardPool
-from .shard import OpenShard, ShardDamageError, check_file, check_sha256
+from .shard import ShardDamageError
+from .upkeep import GcReport, Progress, RepairReport, VerifyReport, check_shards, collect, unfinished, unlisted
 from .writer import FeatureWriter
 
-REPAIR: Final = "claspkit cache verify RUN --drop-bad"
-
+REPAIR: Final = "claspkit cache repair RUN"
 
 class MissingImageError(BadDataError, KeyError):
     """An image whose features the store does not have."""
 
     def __str__(self) -> str:
         return str(self.args[0])  # KeyError would show the text's repr
-
-
-@dataclass(frozen=True)
-class BadShard:
-    """A shard that is not what the manifest promised: its file name, why, and the images lost with it."""
-
-    file: str
-    reason: str
-    images: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class VerifyReport:
-    """What :meth:`FeatureStore.verify` found.
-
-    Attributes:
-        shards: shards checked.
-        images: images in the shards that are sound.
-        bad: the damaged ones.
-        strangers: files in the folder that look like shards but are not listed; they are never read.
-    """
-
-    shards: int
-    images: int
-    bad: tuple[BadShard, ...]
-    strangers: tuple[str, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether every listed shard is sound."""
-        return not self.bad
 
 
 class FeatureStore:
@@ -79,7 +46,7 @@ class FeatureStore:
     Attributes:
         folder: where the store is.
         key: identity of the features.
-        cleaned: leftovers of killed writers that opening for writing removed.
+        cleaned: leftovers of killed writers that opening for writing, repair or gc removed.
     """
 
     def __init__(
@@ -89,6 +56,7 @@ class FeatureStore:
         self.folder = folder
         self.key = manifest.key
         self.cleaned: tuple[str, ...] = ()
+        self._cleaned_bytes = 0
         self._log = log
         self._repair = repair
         self._shards = dict(manifest.shards)
@@ -126,15 +94,14 @@ class FeatureStore:
         path = folder / MANIFEST
         log: RecordLog | None = None
         if write:
-            folder.mkdir(parents=True, exist_ok=True)
-            log = RecordLog(path)
+            log = open_log(folder)
         elif not path.is_file():
             raise UsageError(f"there is no feature store in {folder} (no {MANIFEST}); extract features first")
         try:
             records = log.found if log is not None else read_records(path)
             if log is not None and not records:
-                records = _first_record(log, folder, key)
-            manifest = _parsed(path, records)
+                records = first_record(log, folder, key)
+            manifest = parsed(path, records)
             if key is not None and key != manifest.key:
                 differing = "\n  ".join(manifest.key.diff(key))
                 raise MismatchError(
@@ -175,11 +142,13 @@ class FeatureStore:
         Args:
             image: SHA-256 hex of the image.
             layers: layer numbers (``hidden_states`` indexing, 0 = embeddings), in any order.
-            out: where to put the values; reusing one array is much faster than a fresh one per call.
+            out: where to put the values; reusing one array is much faster than a fresh one per call. Where token
+                counts differ, it must have this image's, which :meth:`shape` tells.
 
         Returns:
             ``out``, or a new array: (len(layers), tokens, width) in storage dtype, which is the key's dtype
-            but for bfloat16, whose bit patterns come as uint16 (see ``tensors.to_tensor``).
+            but for bfloat16, whose bit patterns come as uint16 (see ``tensors.to_tensor``), and for int8, whose
+            values come multiplied with their scales, as float16.
 
         Raises:
             MissingImageError: the image is not here.
@@ -187,22 +156,35 @@ class FeatureStore:
             CorruptError: the shard is damaged; names shard, image and the command that repairs it.
             ValueError: ``out`` has another shape or dtype, or is not C-contiguous.
         """
-        if image not in self._index:
-            raise MissingImageError(
-                f"the feature store in {self.folder} has no image {image}; run the extraction again to add it"
-            )
+        entry, row = self._find(image)
         positions = self._positions(layers)
-        shape, dtype = (len(positions), *image_shape(self.key)[1:]), storage_dtype(self.key.dtype)
+        shape, dtype = (len(positions), *entry.shape[2:]), storage_dtype(self.key.dtype)
         if out is None:
             out = np.empty(shape, dtype)
         elif out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
             raise ValueError(f"out must be C-contiguous {shape} {dtype}, not {out.shape} {out.dtype}")
-        entry, row = self._index[image]
         try:
             self._pool.read(entry, row, positions, out)
         except ShardDamageError as error:
             self._corrupt(entry, image, str(error), error)
         return out
+
+    def shape(self, image: str) -> tuple[int, int, int]:
+        """Shape of an image's features, without reading them: (layers, tokens, width).
+
+        Raises:
+            MissingImageError: the image is not here.
+        """
+        return self._find(image)[0].shape[1:]
+
+    def grid(self, image: str) -> tuple[int, ...]:
+        """How the tokens of an image lie, as its model family says it; () where the store keeps no grids.
+
+        Raises:
+            MissingImageError: the image is not here.
+        """
+        entry, row = self._find(image)
+        return entry.grids[row] if entry.grids else ()
 
     def writer(self, *, shard_bytes: int = SHARD_BYTES, expected: int | None = None) -> FeatureWriter:
         """Start adding images; use the result as a context manager, one at a time.
@@ -225,19 +207,46 @@ class FeatureStore:
             record=self._record,
         )
 
-    def verify(self) -> VerifyReport:
+    def verify(self, progress: Progress | None = None) -> VerifyReport:
         """Check every shard in full: plain file, size, SHA-256, structure. Reads all bytes of the store."""
-        bad = []
-        for entry in self.shards:
-            path = self.folder / entry.file
-            try:
-                check_file(path, entry)
-                check_sha256(path, entry)
-                OpenShard(path, entry, self.key).close()
-            except ShardDamageError as error:
-                bad.append(BadShard(entry.file, str(error), entry.images))
+        bad = check_shards(self.folder, self.shards, self.key, progress)
         lost = sum(len(item.images) for item in bad)
-        return VerifyReport(len(self._shards), len(self._index) - lost, tuple(bad), tuple(self._strangers()))
+        return VerifyReport(len(self._shards), len(self._index) - lost, bad, tuple(self._strangers()))
+
+    def repair(self, progress: Progress | None = None) -> RepairReport:
+        """Verify, drop what does not verify, and say which images must be computed anew.
+
+        Raises:
+            UsageError: the store is open for reading only.
+        """
+        self._writable()
+        self._clean()
+        found = self.verify(progress)
+        for shard in found.bad:
+            self.drop(shard.file, shard.reason)
+        return RepairReport(found, self.cleaned, tuple(image for shard in found.bad for image in shard.images))
+
+    def gc(self, keep: Collection[str] | None = None, *, compact: bool = False) -> GcReport:
+        """Delete leftovers of killed writers and, given the images still wanted, what holds only others.
+
+        A store that is open for reading elsewhere loses the deleted shards too: its next read of one is a
+        CorruptError, never another image's values.
+
+        Args:
+            keep: SHA-256 hex of the images still wanted; None wants all.
+            compact: also rewrite shards that hold wanted and unwanted images. Each needs room for the new one
+                beside the old one, which is deleted last.
+
+        Raises:
+            UsageError: the store is open for reading only.
+            CorruptError: a shard to rewrite is damaged; it stays as it is.
+            ResourceError: no room for a new shard; the old one stays as it is.
+        """
+        self._writable()
+        self._clean()
+        keep = self._index.keys() if keep is None else keep
+        report = collect(self.shards, keep, self.drop, self._rewrite if compact else None)
+        return replace(report, leftovers=self.cleaned, freed=report.freed + self._cleaned_bytes)
 
     def drop(self, file: str, reason: str = "dropped by the user") -> int:
         """Take a shard out of the store and delete its file: its images are missing then, and get recomputed.
@@ -254,12 +263,7 @@ class FeatureStore:
             raise UsageError(f"the feature store in {self.folder} has no shard {file!r}; it has: {listed}")
         # The manifest first: a file without a line is a leftover, a line without a file is damage.
         log.append([drop_record(file, reason)])
-        entry = self._shards.pop(file)
-        for image in entry.images:
-            del self._index[image]
-        self._pool.forget(file)
-        self._remove(file)
-        return len(entry.images)
+        return len(self._forget(file).images)
 
     def close(self) -> None:
         """Close all files and give up the writer's lock; may be called twice."""
@@ -275,6 +279,13 @@ class FeatureStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _find(self, image: str) -> tuple[ShardEntry, int]:
+        if image not in self._index:
+            raise MissingImageError(
+                f"the feature store in {self.folder} has no image {image}; run the extraction again to add it"
+            )
+        return self._index[image]
 
     def _positions(self, layers: Sequence[int]) -> list[int]:
         where = {layer: position for position, layer in enumerate(self.key.layers)}
@@ -304,22 +315,63 @@ class FeatureStore:
         return name
 
     def _record(self, entry: ShardEntry) -> None:
-        try:
-            self._writable().append([entry.to_record()])
-        except ResourceError:
-            self._remove(entry.file)  # no room for the line: without it the shard only takes more room away
-            raise
+        self._append([entry.to_record()], entry.file)
         self._shards[entry.file] = entry
         self._index.update(image_index([entry]))
 
+    def _append(self, records: Sequence[dict[str, object]], file: str) -> None:
+        """Add manifest lines that list a new shard's file."""
+        try:
+            self._writable().append(records)
+        except ResourceError:
+            self._remove(file)  # no room for the line: without it the shard only takes more room away
+            raise
+
+    def _forget(self, file: str) -> ShardEntry:
+        """Delete a shard that the manifest lists no more."""
+        entry = self._shards.pop(file)
+        for image in entry.images:
+            del self._index[image]
+        self._pool.forget(file)
+        self._remove(file)
+        return entry
+
+    def _rewrite(self, old: ShardEntry, wanted: Sequence[str]) -> int:
+        """Put the wanted images of a shard into a new one that takes its place; returns the bytes freed."""
+
+        def swap(new: ShardEntry) -> None:
+            if new.images != tuple(wanted):  # cut short by an error: the writer commits what it has
+                self._remove(new.file)
+                return
+            # One append: a manifest cut between the two lines has neither shard, which costs time, not truth.
+            self._append([drop_record(old.file, "rewritten without unwanted images"), new.to_record()], new.file)
+            self._forget(old.file)
+            self._shards[new.file] = new
+            self._index.update(image_index([new]))
+
+        with FeatureWriter(
+            self.folder,
+            self.key,
+            shard_bytes=old.bytes,
+            expected=len(wanted),
+            known=(),
+            name=self._new_name,
+            record=swap,
+        ) as writer:
+            for image in wanted:
+                writer.add(image, self.read(image, self.key.layers), self.grid(image))
+        return old.bytes - writer.bytes
+
     def _strangers(self) -> list[str]:
-        names = {path.name for path in self.folder.iterdir() if SHARD_NAME.fullmatch(path.name)}
-        return sorted(names - self._shards.keys())
+        return unlisted(self.folder, self._shards)
 
     def _clean(self) -> None:
         """Remove what killed writers left: unfinished shards, and finished ones that got no line."""
-        parts = [path.name for path in self.folder.iterdir() if PART_NAME.fullmatch(path.name)]
-        self.cleaned = tuple(name for name in (*sorted(parts), *self._strangers()) if self._remove(name))
+        for name in (*unfinished(self.folder), *self._strangers()):
+            size = (self.folder / name).lstat().st_size
+            if self._remove(name):
+                self.cleaned += (name,)
+                self._cleaned_bytes += size
 
     def _remove(self, name: str) -> bool:
         """Delete a file that the manifest does not list; one that cannot be deleted may stay, nobody reads it."""
@@ -328,26 +380,3 @@ class FeatureStore:
         except OSError:
             return False
         return True
-
-
-def _first_record(log: RecordLog, folder: Path, key: FeatureKey | None) -> list[dict[str, object]]:
-    """Start an empty manifest, unless shards show that it was not always empty."""
-    if any(SHARD_NAME.fullmatch(path.name) for path in folder.iterdir()):
-        raise CorruptError(
-            f"{folder} holds shards but {MANIFEST} is missing or empty, so nothing says what they are. "
-            "Restore the manifest from a backup, or move the folder away and extract again."
-        )
-    if key is None:
-        raise UsageError(f"there is no feature store in {folder} yet; a key is needed to create one")
-    record = store_record(key)
-    log.append([record])
-    return [record]
-
-
-def _parsed(path: Path, records: Sequence[dict[str, object]]) -> Manifest:
-    try:
-        return parse_manifest(records)
-    except ValueError as error:
-        raise CorruptError(
-            f"{path}, {error}. Restore the file from a backup, or move the folder away and extract again."
-        ) from error

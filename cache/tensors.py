@@ -12,11 +12,12 @@ _TORCH: dict[str, torch.dtype] = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
     "float32": torch.float32,
+    "int8": torch.float16,  # what writers hand over and readers get; see ``quantise``
 }
 
 
 def to_stored(features: Tensor, dtype: str) -> Features:
-    """Round a tensor of any shape to a logical dtype and give it as a C-contiguous array in storage dtype."""
+    """Round a tensor of any shape to a logical dtype, int8 to float16; C-contiguous array in storage dtype."""
     rounded = features.detach().to(_TORCH[dtype]).cpu().contiguous()
     if dtype == "bfloat16":
         return rounded.view(torch.int16).numpy().view(np.uint16)
@@ -25,7 +26,7 @@ def to_stored(features: Tensor, dtype: str) -> Features:
 
 
 def to_tensor(stored: Features, dtype: str) -> Tensor:
-    """See a storage array as a tensor of its logical dtype, sharing memory."""
+    """See a storage array as a tensor of its logical dtype, of float16 for int8, sharing memory."""
     if stored.dtype != storage_dtype(dtype):
         raise ValueError(f"{dtype} features are stored as {storage_dtype(dtype)}, not {stored.dtype}")
     if dtype == "bfloat16":

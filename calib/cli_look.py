@@ -23,7 +23,9 @@ from .export import export_folded, export_profile
 from .folder import RunFolder, read_samples
 from .ledger import Ledger
 from .plan import make_plan
+from .plan_cache import ALL, CacheChoice, parse_picture
 from .plan_table import render_plan
+from .probe import probe_machine
 from .report import render_report
 from .schedule import parse_stages
 from .table import print_summary
@@ -57,6 +59,20 @@ def plan(
         list[str] | None,
         typer.Option("--stage", help="AFTER_LAYER:KEEP or before:KEEP, several times: one more column."),
     ] = None,
+    cache_layers: Annotated[
+        str, typer.Option(help="Vision layers to cache: all, prototypes (what the search reads), or a list 3,12,23.")
+    ] = ALL,
+    cache_dtype: Annotated[
+        str, typer.Option(help="Values of the cache: float16, bfloat16, float32 or int8.")
+    ] = "float16",
+    picture: Annotated[
+        str | None, typer.Option(help="WIDTHxHEIGHT of the pictures; default: the one the model's budgets refer to.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the runs, whose disk is looked at.")] = Path("runs"),
+    device: Annotated[str, typer.Option(help="Torch device whose speed is measured.")] = "cpu",
+    probe: Annotated[
+        bool, typer.Option("--probe/--no-probe", help="Measure disk (a file of 256 MiB, deleted again) and device.")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Say what a calibration would cost and what budgets mean, before anything runs.
@@ -66,8 +82,13 @@ def plan(
       claspkit plan --model llava-1.5-7b --per-class 2000 --budget 192
 
       claspkit plan --model qwen2.5-vl-7b --budget 1/3 --budget 35% --stage before:432
+
+      claspkit plan --model qwen2.5-vl-7b --picture 1024x1024 --cache-layers prototypes --cache-dtype int8
     """
-    facts = make_plan(model, per_class, budget or (), schedule, parse_stages(stage or []))
+    cache = CacheChoice(cache_dtype, cache_layers, parse_picture(picture) if picture else None)
+    asked = (model, per_class, budget or (), schedule, parse_stages(stage or []), cache)
+    make_plan(*asked)  # what cannot be planned is refused before anything is measured
+    facts = make_plan(*asked, probe_machine(out, device, speeds=probe))
     typer.echo(json.dumps(facts) if as_json else render_plan(facts))
 
 

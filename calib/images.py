@@ -43,17 +43,23 @@ def image_digest(path: Path | str) -> str:
     return sha256_hex(Path(path).read_bytes())
 
 
-def open_image(path: str, root: Path | str) -> Image.Image:
+def open_image(path: str, root: Path | str, sha256: str | None = None) -> Image.Image:
     """Open the picture ``path`` below ``root`` as RGB, 8 bits a channel, upright (EXIF orientation applied).
 
-    Of an animation the first frame counts.
+    Of an animation the first frame counts. ``sha256`` is what the file's bytes must be; None takes what is there.
 
     Raises:
         BadDataError: the path leaves ``root`` (also through a symbolic link), nothing or no plain file is
         there, the
-            file is no picture, is cut short, or unpacks to more than MAX_PIXELS.
+            file is no picture, is cut short, or unpacks to more than MAX_PIXELS, or has another sha256.
     """
-    return _decode(read_inside(path, root)[1], path)[0]
+    data = read_inside(path, root)[1]
+    if sha256 is not None and sha256_hex(data) != sha256:
+        raise BadDataError(
+            f"picture {shorten(path)}: it is no longer the file that the sample list was made from (sha256 "
+            f"{sha256_hex(data)[:12]}..., not {sha256[:12]}...). Put the old file back, or start a new run."
+        )
+    return _decode(data, path)[0]
 
 
 def check_image(path: str, root: Path | str) -> StoredPicture:

@@ -143,7 +143,7 @@ class Pipeline:
         if not loaded.family.one_grid:
             raise UsageError(
                 f"models of the family {loaded.family.id!r} can be pruned, not calibrated yet: their pictures have "
-                "tiles, frames or grids of their own sizes, which the feature cache does not hold"
+                "tiles, frames or grids of their own sizes, which the search does not read from the cache yet"
             )
         budget = run_budget(
             config.budget,
@@ -221,8 +221,8 @@ class Pipeline:
         key = feature_key(loaded)
         used = {s.image_sha256: s.image for c in classes for s in (*c.search, *c.holdout)}
         root = self._source.sample_root
-        openers = {sha: (lambda name=name: open_image(name, root)) for sha, name in sorted(used.items())}
-        repair = f"claspkit cache verify {self.folder.root} --drop-bad"
+        openers = {sha: (lambda name=name, sha=sha: open_image(name, root, sha)) for sha, name in sorted(used.items())}
+        repair = f"claspkit cache repair {self.folder.root}"
         store = FeatureStore.open(self.folder.features, key, write=True, repair=repair)
         try:
             with self.report.task("cache", len(openers), "pictures") as advance:

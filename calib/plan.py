@@ -12,6 +12,8 @@ from claspkit.profiles.intents import INTENT_IDS
 from claspkit.runtime.families import FamilyFacts
 from claspkit.runtime.models import model_sizes, resolve_model
 
+from .plan_cache import CacheChoice, cache_plan
+from .probe import Machine
 from .schedule import run_budget
 from .space import make_space
 
@@ -28,6 +30,8 @@ def make_plan(
     budgets: Sequence[str] = (),
     schedule: str = "plain",
     stages: Sequence[tuple[int, int]] = (),
+    cache: CacheChoice | None = None,
+    machine: Machine | None = None,
 ) -> dict[str, Any]:
     """Return named facts about a run that has not started; no weights are loaded.
 
@@ -37,16 +41,19 @@ def make_plan(
         budgets: as ``--budget`` takes them; :data:`DEFAULT_BUDGET` where there are neither these nor stages.
         schedule: named list the budgets are taken from.
         stages: explicit stages, one more budget.
+        cache: what the feature cache would hold; None for all layers in float16 of the reference picture.
+        machine: where it would lie; None leaves out what depends on it.
 
     Returns:
         ``model``: sizes; ``unpruned``: cost without pruning; ``budgets``: one object per budget, with ``refused`` for
-        one that the model cannot have; ``calibration``: what a run computes and stores.
+        one that the model cannot have; ``calibration``: what a run computes; ``cache``: what it stores, see
+        :func:`calib.plan_cache.cache_plan`.
 
     Raises:
-        UsageError: unknown model, one whose config cannot be had, or all budgets are refused.
+        UsageError: unknown model, one whose config cannot be had, a cache that cannot be, or all budgets are refused.
     """
-    source = resolve_model(model)
-    sizes = model_sizes(source)
+    source, cache = resolve_model(model), cache or CacheChoice()
+    sizes = model_sizes(source, cache.picture)
     facts = sizes.facts
     asked = [*budgets] if budgets or stages else [DEFAULT_BUDGET]
     rows = [_row(budget, schedule, (), facts) for budget in asked]
@@ -67,6 +74,7 @@ def make_plan(
         "unpruned": _cost((), facts),
         "budgets": rows,
         "calibration": _calibration(facts, per_class),
+        "cache": cache_plan(facts, per_class, cache, machine),
     }
 
 
@@ -109,19 +117,14 @@ def _cost(stages: Sequence[Stage], facts: FamilyFacts) -> dict[str, int]:
     }
 
 
-def _calibration(facts: FamilyFacts, per_class: int) -> dict[str, int | None]:
-    """Bytes of the cache are known only where all pictures have the same number of patches, one per visual token."""
+def _calibration(facts: FamilyFacts, per_class: int) -> dict[str, int]:
     candidates = len(make_space(facts.default_layer).candidates)
     samples = per_class * len(INTENT_IDS)
-    record = (facts.vision_depth + 1) * facts.visual_tokens * facts.vision_width * 2
-    known = facts.scaling == "absolute"
     return {
         "per_class": per_class,
         "candidates": candidates,
         "samples": samples,
         "evaluations_exhaustive": samples * candidates,
-        "cache_bytes_a_picture": record if known else None,
-        "cache_bytes": record * samples if known else None,
     }
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from claspkit.profiles.budget import Stage
 
+from .plan_cache_table import LABEL, render_cache
+
 WIDTH = 100
 REFUSED = "refused"
 _NOTHING = "-"
-_LABEL = 29
 _MEANING = {
     "absolute": "a picture; budgets are tokens a picture",
     "share": "of the reference picture; budgets are shares of each picture's own",
@@ -34,16 +35,14 @@ def render_plan(plan: Row) -> str:
         "samples": f"{run['samples']} ({run['per_class']} a class)",
         "candidates": run["candidates"],
         "evaluations, exhaustive": run["evaluations_exhaustive"],
-        "cache, MB a picture": _size(run["cache_bytes_a_picture"], 1e6),
-        "cache, GB, a picture a sample": _size(run["cache_bytes"], 1e9),
     }
     parts = [_facts(head), _budgets(plan), *_refusals(plan["budgets"])]
     note = f"counted with {model['text_tokens']} text tokens, batch 1, keys and values of 2 bytes"
-    return "\n\n".join([*parts, f"{note}\n\n{_facts(tail)}"])
+    return "\n\n".join([*parts, note, _facts(tail), render_cache(plan["cache"])])
 
 
 def _facts(facts: Row) -> str:
-    return "\n".join(f"{name:<{_LABEL}} {value}" for name, value in facts.items())
+    return "\n".join(f"{name:<{LABEL}} {value}" for name, value in facts.items())
 
 
 def _budgets(plan: Row) -> str:
@@ -75,7 +74,7 @@ def _budgets(plan: Row) -> str:
         ("KV cache, MiB", lambda row: f"{row['kv_bytes'] / 2**20:.1f}"),
         ("KV cache, share kept", lambda row: f"{100 * row['kv_share']:.1f} %"),
     ]
-    columns = [[label.ljust(_LABEL) for label, _ in lines]]
+    columns = [[label.ljust(LABEL) for label, _ in lines]]
     for row in rows:
         told = [REFUSED, *[_NOTHING] * len(lines)] if "refused" in row else [str(value(row)) for _, value in lines[1:]]
         cells = [str(row["asked"]), *told[: len(lines) - 1]]
@@ -90,10 +89,6 @@ def _kept(place: int) -> Callable[[Row], object]:
 
 def _refusals(rows: list[Row]) -> list[str]:
     return [textwrap.fill(row["refused"], WIDTH) for row in rows if "refused" in row]
-
-
-def _size(number: int | None, unit: float) -> str:
-    return "depends on the pictures' sizes" if number is None else f"{number / unit:.2f}"
 
 
 def _tera(flops: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,10 +172,15 @@ def config_facts(source: ModelSource) -> FamilyFacts:
     return model_sizes(source).facts
 
 
-def model_sizes(source: ModelSource) -> ModelSizes:
+def model_sizes(source: ModelSource, picture: tuple[int, int] | None = None) -> ModelSizes:
     """Read a model's sizes from its config alone; no weights are loaded.
 
     The config that ships for an alias is read only where cache and hub do not deliver the model's own.
+
+    Args:
+        source: the model.
+        picture: height and width in pixels of the picture that ``patches`` are counted for; None for the one that
+            ``visual_tokens`` is of.
 
     Raises:
         UsageError: the config cannot be found or fetched, or no family supports the model.
@@ -188,7 +193,10 @@ def model_sizes(source: ModelSource) -> ModelSizes:
     except (OSError, ValueError) as error:
         raise _not_loaded(source, error) from error
     family = find_family(model)
-    return ModelSizes(family.id, family.facts(model), origin)
+    facts = family.facts(model)
+    if picture is not None:
+        facts = replace(facts, patches=family.picture_patches(model, picture))
+    return ModelSizes(family.id, facts, origin)
 
 
 def _read_config(source: ModelSource) -> tuple[Any, str]:

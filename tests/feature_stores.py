@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from claspkit.cache import FeatureKey, FeatureStore
-from claspkit.cache.layout import MANIFEST, image_bytes, storage_dtype
+from claspkit.cache.layout import MANIFEST, image_bytes, storage_dtype, store_version
 from claspkit.cache.manifest import ShardEntry, store_record
 from claspkit.profiles.records import RecordLog
 
@@ -41,8 +41,17 @@ def name_of(image: int) -> str:
 
 
 def features_of(image: int, dtype: str = "float16") -> Any:
-    """The (3, 24, 16) features of a picture in storage dtype, finite, the same at every call."""
-    values = np.random.default_rng(image).standard_normal(SHAPE).astype("<f4")
+    """The (3, 24, 16) features of a picture in storage dtype, finite, the same at every call; exact in any dtype."""
+    return varied_features(image, SHAPE[1], dtype)
+
+
+def varied_features(image: int, tokens: int, dtype: str = "float16") -> Any:
+    """As :func:`features_of`, with so many tokens."""
+    shape = (SHAPE[0], tokens, SHAPE[2])
+    values = np.random.default_rng(image).standard_normal(shape).astype("<f4")
+    if dtype == "int8":
+        values = np.rint(values * 30).clip(-127, 127) / 64  # with a largest of 127 / 64 every channel's scale is 1 / 64
+        values[:, image % tokens] = 127 / 64
     if dtype == "bfloat16":
         return (values.view("<u4") >> 16).astype("<u2")
     return values.astype(storage_dtype(dtype))
@@ -84,12 +93,12 @@ def copy_of(folder: Path, name: str) -> Path:
     return target
 
 
-def plant(folder: Path, make: Callable[[Path], None], images: int = 2) -> Path:
+def plant(folder: Path, make: Callable[[Path], None], images: int = 2, key: FeatureKey | None = None) -> Path:
     """A store whose manifest vouches, rightly by size and SHA-256, for one shard that ``make`` builds.
 
     This is what an attacker can hand over: everything fits but what is inside the file.
     """
-    key, name = make_key(), "shard-000000-0badf00d.h5"
+    key, name = key or make_key(), "shard-000000-0badf00d.h5"
     folder.mkdir()
     path = folder / name
     make(path)
@@ -97,7 +106,8 @@ def plant(folder: Path, make: Callable[[Path], None], images: int = 2) -> Path:
         file.write(b"\0" * max(0, image_bytes(key) * images - path.stat().st_size))
     data = path.read_bytes()
     digests = tuple(name_of(image) for image in range(images))
-    entry = ShardEntry(name, hashlib.sha256(data).hexdigest(), len(data), digests, (images, *SHAPE))
+    grids = ((),) * images if store_version(key) > 1 else ()
+    entry = ShardEntry(name, hashlib.sha256(data).hexdigest(), len(data), digests, (images, *SHAPE), grids)
     with RecordLog(folder / MANIFEST) as log:
         log.append([store_record(key), entry.to_record()])
     return folder

@@ -16,11 +16,13 @@ from PIL import Image
 from tiny_llava import GRID, tiny_llava
 from torch import Tensor
 
-from claspkit.cache import FeatureStore
+from claspkit.cache import DTYPES, FeatureStore
 from claspkit.cache.encoder import LoadedEncoder, feature_key
+from claspkit.cache.encoding import EncodedPicture
 from claspkit.cache.extract import extract
+from claspkit.cache.merge import merge
 from claspkit.cache.tensors import to_stored
-from claspkit.profiles.errors import BadDataError, MismatchError, ResourceError
+from claspkit.profiles.errors import BadDataError, MismatchError, ResourceError, UsageError
 
 DEPTH = 6
 
@@ -58,7 +60,7 @@ def writing(folder: Path, dtype: str = "float16", **changes: Any) -> FeatureStor
     return FeatureStore.open(folder, make_key(dtype, **changes), write=True)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_the_wanted_layers_of_every_picture(dtype: str, tmp_path: Path) -> None:
     encoder, seen = FakeEncoder(), []
     with writing(tmp_path, dtype) as store:
@@ -203,3 +205,113 @@ def test_the_bytes_do_not_depend_on_what_else_was_missing(tmp_path: Path) -> Non
             extract(loaded, openers, store, batch_size=4)
             found.append(store.read(name_of(0), key.layers))
     assert all(np.array_equal(found[0], other) for other in found[1:])
+
+
+class FakePictureEncoder:
+    """Picture p has 10 + p % 3 tokens, layer l filled with 100 l + p, and the grid (1, p + 1)."""
+
+    def __init__(self, **bad: float) -> None:
+        self.calls: list[int] = []
+        self._bad = {int(name.removeprefix("p")): value for name, value in bad.items()}
+
+    def tokens(self, image: Image.Image) -> int:
+        """Foreseen rightly."""
+        return 10 + self._number(image) % 3
+
+    def encode_picture(self, image: Image.Image) -> EncodedPicture:
+        """Note the call."""
+        number = self._number(image)
+        self.calls.append(number)
+        layers = torch.arange(DEPTH + 1).view(-1, 1, 1) * 100.0 + number
+        hidden = layers.expand(-1, self.tokens(image), SHAPE[2]).clone()
+        hidden[2, 1, 0] = self._bad.get(number, float(hidden[2, 1, 0]))
+        return EncodedPicture(hidden, (1, number + 1))
+
+    @staticmethod
+    def _number(image: Image.Image) -> int:
+        return int(image.getpixel((0, 0))[0])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_pictures_of_differing_token_counts(dtype: str, tmp_path: Path) -> None:
+    """One pass each, ordered so that equal counts share a shard; grids and values come back."""
+    encoder, seen = FakePictureEncoder(), []
+    with writing(tmp_path, dtype, tokens=None) as store:
+        report = extract(
+            encoder, pictures(range(7)), store, batch_size=4, progress=lambda *at: seen.append(at)
+        )
+        assert (report.vision_passes, report.images, report.bytes) == (7, 7, store.nbytes)
+        assert encoder.calls == [0, 3, 6, 1, 4, 2, 5]
+        assert seen == [(done, 7) for done in range(1, 8)]
+        assert [entry.shape[::2] for entry in store.shards] == [(3, 10), (2, 11), (2, 12)]
+        for number in range(7):
+            shape = (len(LAYERS), 10 + number % 3, SHAPE[2])
+            expected = torch.tensor([100.0 * layer + number for layer in LAYERS]).view(-1, 1, 1).expand(shape)
+            assert np.array_equal(store.read(name_of(number), LAYERS), to_stored(expected, dtype))
+            assert store.grid(name_of(number)) == (1, number + 1)
+        assert extract(encoder, pictures(range(7)), store).vision_passes == 0
+
+
+def test_a_wrong_forecast_costs_nothing_but_shards(tmp_path: Path) -> None:
+    """Counts that turn out different: every picture is stored all the same."""
+    encoder = FakePictureEncoder()
+    encoder.tokens, real = (lambda image: 5), encoder.tokens  # type: ignore[method-assign]
+    encoder.encode_picture = lambda image: EncodedPicture(torch.ones(7, real(image), SHAPE[2]), (1,))  # type: ignore[method-assign]
+    with writing(tmp_path, tokens=None) as store:
+        assert extract(encoder, pictures(range(5)), store).images == 5
+        assert [entry.shape[2] for entry in store.shards] == [10, 11, 12, 10, 11]
+
+
+def test_nan_in_one_of_them_keeps_the_others_before_it(tmp_path: Path) -> None:
+    """Named, and what was computed stays."""
+    with writing(tmp_path, tokens=None) as store:
+        with pytest.raises(BadDataError, match=rf"NaN or infinity.*{name_of(4)}"):
+            extract(FakePictureEncoder(p4=float("nan")), pictures(range(7)), store)
+        assert store.missing(map(name_of, range(7))) == [name_of(number) for number in (2, 4, 5)]
+
+
+def test_the_encoder_must_be_of_the_keys_kind(tmp_path: Path) -> None:
+    """One grid for all, or one picture at a time: the key decides."""
+    with writing(tmp_path / "a") as store, pytest.raises(MismatchError, match=r"encode\(\) is needed"):
+        extract(FakePictureEncoder(), pictures(range(2)), store)
+    with writing(tmp_path / "b", tokens=None) as store, pytest.raises(MismatchError, match="encode_picture"):
+        extract(FakeEncoder(), pictures(range(2)), store)
+    with writing(tmp_path / "c", tokens=None, width=8) as store, pytest.raises(MismatchError, match="any number of"):
+        extract(FakePictureEncoder(), pictures(range(2)), store)
+
+
+def test_workers_share_the_pictures_and_nothing_else(tmp_path: Path) -> None:
+    """Every picture falls to exactly one worker, by its digest alone."""
+    encoder, images = FakeEncoder(), pictures(range(20))
+    for index in range(3):
+        with writing(tmp_path / str(index)) as store:
+            report = extract(encoder, images, store, batch_size=1, worker=(index, 3))
+            mine = [number for number in range(20) if int(name_of(number), 16) % 3 == index]
+            assert report.vision_passes == report.images == len(mine) > 0
+            assert store.missing(map(name_of, mine)) == []
+    assert sorted(number for call in encoder.calls for number in call) == list(range(20))
+
+
+@pytest.mark.parametrize("worker", [(3, 3), (-1, 3), (0, 0)])
+def test_a_worker_that_cannot_be(worker: tuple[int, int], tmp_path: Path) -> None:
+    """Indices are 0 to count - 1."""
+    with writing(tmp_path) as store, pytest.raises(UsageError, match="worker"):
+        extract(FakeEncoder(), pictures(range(2)), store, worker=worker)
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_make_the_bytes_that_one_makes(workers: int, tmp_path: Path) -> None:
+    """A real tower, pictures in batches of four: the same values whoever computed them and with whom."""
+    loaded = loaded_llava()
+    key = feature_key(loaded)
+    openers = {name_of(number): partial(noise, number) for number in range(10)}
+    with FeatureStore.open(tmp_path / "alone", key, write=True) as alone:
+        extract(loaded, openers, alone, batch_size=4)
+        with FeatureStore.open(tmp_path / "merged", key, write=True) as merged:
+            for index in range(workers):
+                with FeatureStore.open(tmp_path / str(index), key, write=True) as store:
+                    extract(loaded, openers, store, batch_size=4, worker=(index, workers))
+                merge(merged, tmp_path / str(index))
+            assert set(merged.digests) == set(alone.digests)
+            for name in openers:
+                assert np.array_equal(merged.read(name, key.layers), alone.read(name, key.layers))

@@ -32,6 +32,12 @@ def test_each_field_changes_the_digest_and_is_named(field: str) -> None:
     assert [line.split(":")[0] for line in lines] == [field]
 
 
+def test_an_open_token_count_is_another_key() -> None:
+    """Null is a value of its own, and the difference says so."""
+    assert make_key().diff(make_key(tokens=None)) == ["tokens: wanted None, got 24"]
+    assert make_key().digest != make_key(tokens=None).digest
+
+
 def test_equal_keys_do_not_differ() -> None:
     assert make_key().diff(make_key()) == []
     assert make_key().digest == make_key().digest
@@ -42,9 +48,11 @@ def test_equal_keys_do_not_differ() -> None:
     st.sampled_from(DTYPES),
     st.sets(st.integers(0, 100), min_size=1).map(lambda found: tuple(sorted(found))),
     st.integers(1, 1 << 20),
+    st.none() | st.integers(1, 1 << 20),
 )
-def test_dict_round_trip(dtype: str, layers: tuple[int, ...], width: int) -> None:
-    key = make_key(dtype, layers=layers, width=width)
+def test_dict_round_trip(dtype: str, layers: tuple[int, ...], width: int, tokens: int | None) -> None:
+    """A key survives its plain form, with a token count and without."""
+    key = make_key(dtype, layers=layers, width=width, tokens=tokens)
     assert FeatureKey.from_dict(key.to_dict()) == key
 
 

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 from feature_stores import SHAPE, make_key, name_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from claspkit.cache import FeatureKey
 from claspkit.cache.layout import image_bytes
-from claspkit.cache.manifest import ShardEntry, drop_record, parse_manifest, store_record
+from claspkit.cache.manifest import MAX_GRID, ShardEntry, drop_record, parse_manifest, store_record
 
 FILES = ("shard-000000-00000000.h5", "shard-000007-12ab34cd.h5")
 
@@ -74,7 +77,11 @@ STORE = store_record(make_key())
 FALSE: list[tuple[list[dict[str, Any]], str]] = [
     ([], "store line"),
     ([entry().to_record()], "line 1"),
-    ([{**STORE, "version": 2}], "version"),
+    ([{**STORE, "version": 2}], "version is 2, but a key with these fields has 1"),
+    ([{**STORE, "version": 3}], "this release reads 1 and 2"),
+    ([{**STORE, "version": 1.0}], "version"),
+    ([{**STORE, "key": {**STORE["key"], "tokens": None}}], "version is 1, but a key with these fields has 2"),
+    ([{**STORE, "key": {**STORE["key"], "dtype": "int8"}}], "version is 1, but a key with these fields has 2"),
     ([{**STORE, "version": True}], "version"),
     ([{**STORE, "format": "x"}], "store line"),
     ([{**STORE, "key": {}}], "exactly the fields"),
@@ -94,3 +101,100 @@ FALSE: list[tuple[list[dict[str, Any]], str]] = [
 def test_a_false_manifest_is_refused(lines: list[dict[str, Any]], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         parse_manifest(lines)
+
+
+VARIED = make_key(tokens=None)
+
+
+def varied_entry(tokens: int = 30, grids: tuple[tuple[int, ...], ...] = ((1, 6, 5), ()), which: int = 0) -> ShardEntry:
+    """A valid entry of a store whose token counts differ."""
+    size = image_bytes(VARIED, tokens) * 2 + 100
+    return ShardEntry(FILES[which], "a" * 64, size, (name_of(0), name_of(1)), (2, SHAPE[0], tokens, SHAPE[2]), grids)
+
+
+def test_shards_of_differing_token_counts_and_their_grids() -> None:
+    """Version 2: any count, one grid per image, and both come back."""
+    other = ShardEntry(FILES[1], "b" * 64, 9_999, (name_of(2),), (1, SHAPE[0], 7, SHAPE[2]), ((24, 48),))
+    lines = [store_record(VARIED), varied_entry().to_record(), other.to_record()]
+    assert lines[0]["version"] == 2
+    assert list(parse_manifest(lines).shards.values()) == [varied_entry(), other]
+
+
+def test_version_1_is_written_wherever_it_can_be() -> None:
+    """Only an open token count or int8 needs version 2; a line of version 1 is what it always was."""
+    keys = [make_key(), make_key("bfloat16"), make_key("int8"), VARIED]
+    assert [store_record(key)["version"] for key in keys] == [1, 1, 2, 2]
+    assert entry().to_record().keys() == {"kind", "file", "sha256", "bytes", "images", "shape"}
+
+
+VARIED_CHANGES: list[tuple[dict[str, Any], str]] = [
+    ({"shape": [2, 3, 0, 16]}, "shape"),
+    ({"shape": [2, 3, -1, 16]}, "shape"),
+    ({"shape": [2, 3, True, 16]}, "shape"),
+    ({"shape": [2, 3, 30.0, 16]}, "shape"),
+    ({"shape": [2, 3, 1 << 21, 16]}, "shape"),
+    ({"shape": [2, 3, None, 16]}, "shape"),
+    ({"shape": [2, 3, 30]}, "shape"),
+    ({"shape": [2, 3, 30, 17]}, "shape"),
+    ({"shape": [2, 3, 300, 16]}, "below the"),  # more values than the file has bytes
+    ({"grids": None}, "grids"),
+    ({"grids": []}, "grids"),
+    ({"grids": [[1], [1], [1]]}, "grids"),
+    ({"grids": [[1], (1,)]}, "grid"),
+    ({"grids": [[1], [0]]}, "grid"),
+    ({"grids": [[1], [-3]]}, "grid"),
+    ({"grids": [[1], [True]]}, "grid"),
+    ({"grids": [[1], [1.0]]}, "grid"),
+    ({"grids": [[1], ["1"]]}, "grid"),
+    ({"grids": [[1], [[1]]]}, "grid"),
+    ({"grids": [[1], "12"]}, "grid"),
+    ({"grids": [[1], [(1 << 20) + 1]]}, "grid"),
+    ({"grids": [[1], [1] * (MAX_GRID + 1)]}, "grid"),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), VARIED_CHANGES)
+def test_a_false_line_of_version_2_is_refused(change: dict[str, Any], reason: str) -> None:
+    """Shape and grids are checked like everything else."""
+    with pytest.raises(ValueError, match=rf"line 2: .*{reason}"):
+        parse_manifest([store_record(VARIED), {**varied_entry().to_record(), **change}])
+
+
+@pytest.mark.parametrize(("key", "line"), [(make_key(), varied_entry(24)), (VARIED, entry())])
+def test_a_line_of_the_other_version_is_refused(key: FeatureKey, line: ShardEntry) -> None:
+    """Grids in a store of version 1, or none in one of version 2."""
+    with pytest.raises(ValueError, match=r"line 2: .*exactly"):
+        parse_manifest([store_record(key), line.to_record()])
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted({*varied_entry().to_record(), "more"})), _VALUES, st.booleans())
+def test_any_value_in_a_line_is_refused_or_harmless(field: str, value: object, varied: bool) -> None:
+    """No value of any kind gets past the parser but as an entry that would be written the same."""
+    key, line = (VARIED, varied_entry()) if varied else (make_key(), entry())
+    record = {**line.to_record(), field: value}
+    try:
+        manifest = parse_manifest([store_record(key), record])
+    except ValueError:
+        return
+    assert [shard.to_record() for shard in manifest.shards.values()] == [record]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(sorted(VARIED.to_dict())), _VALUES)
+def test_any_value_in_a_key_is_refused_or_kept(field: str, value: object) -> None:
+    """The same for the store line."""
+    record = store_record(VARIED)
+    record["key"] = {**record["key"], field: value}
+    try:
+        manifest = parse_manifest([record])
+    except ValueError:
+        return
+    assert store_record(manifest.key) == record

@@ -158,9 +158,9 @@ def test_a_damaged_cache_is_found_named_and_repaired(
     data[len(data) // 2] ^= 4
     shard.write_bytes(data)
     assert exit_code([*SMALL_OPTIONS, "--out", str(run)], calibrate_main) == 7
-    assert f"claspkit cache verify {run} --drop-bad" in capsys.readouterr().err.replace("\n", " ")
+    assert f"claspkit cache repair {run}" in capsys.readouterr().err.replace("\n", " ")
     assert exit_code(["cache", "verify", str(run)]) == 7
-    assert exit_code(["cache", "verify", str(run), "--drop-bad"]) == 0
+    assert exit_code(["cache", "repair", str(run)]) == 0
     assert exit_code([*SMALL_OPTIONS, "--out", str(run)], calibrate_main) == 0
     assert read_profile(run / "profile").profile_id == read_profile(finished / "profile").profile_id
 

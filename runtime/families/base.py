@@ -40,6 +40,11 @@ class FamilyFacts:
         scaling: "absolute" where a budget is a number of tokens per picture, "share" where pictures differ so much
             in size that a budget is the share ``keep / visual_tokens`` of every picture's own tokens.
         head_width: channels of one attention head of the decoder, None for ``decoder_width / heads``.
+        patches: patch tokens per vision layer that the projector takes, of the picture that ``visual_tokens`` is of.
+        vision_ffn: inner width of a vision block's MLP.
+        vision_mlp: weight matrices of that MLP: 2, or 3 where it is gated.
+        vision_span: patch tokens that attend to one another in a vision block: those of a tile, a frame or a window.
+        vision_global: vision blocks in which, instead, all patch tokens of the picture attend to one another.
     """
 
     vision_depth: int
@@ -53,6 +58,11 @@ class FamilyFacts:
     default_layer: int
     scaling: Scaling = "absolute"
     head_width: int | None = None
+    patches: int = 0
+    vision_ffn: int = 0
+    vision_mlp: int = 2
+    vision_span: int = 0
+    vision_global: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,14 @@ class Family(ABC):
     @abstractmethod
     def facts(self, model: nn.Module) -> FamilyFacts:
         """Return the sizes of ``model``, from its config."""
+
+    def picture_patches(self, model: nn.Module, size: tuple[int, int]) -> int:
+        """Return the patch tokens per vision layer of a picture of ``size`` (height, width) in pixels.
+
+        Only the config is asked: limits that stand in the image processor's settings alone are taken at the
+        defaults of its class.
+        """
+        return self.facts(model).patches
 
     @abstractmethod
     def towers(self, model: nn.Module) -> dict[str, nn.ModuleList]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import isqrt
+from math import isqrt, prod
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
@@ -37,7 +37,17 @@ class InternVLFamily(LlavaFamily):
 
     def facts(self, model: nn.Module) -> FamilyFacts:
         """As LLaVA's; budgets refer to one tile and scale to the tiles there are."""
-        return replace(super().facts(model), scaling="share")
+        patches = self._tile_patches(model)
+        return replace(super().facts(model), scaling="share", patches=patches, vision_span=patches)
+
+    def picture_patches(self, model: nn.Module, size: tuple[int, int]) -> int:
+        """Those of the tiles that the image processor cuts by default, the overview included."""
+        from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
+        height, width = cast(Any, model).config.vision_config.image_size
+        cutting = {"crop_to_patches": True, "patch_size": {"height": height, "width": width}}
+        tiles: int = GotOcr2ImageProcessorPil().get_number_of_image_patches(*size, cutting)
+        return tiles * self._tile_patches(model)
 
     def tokens_per_unit(self, model: nn.Module) -> int:
         """Visual tokens of one tile: ``image_seq_length`` of config.json."""
@@ -70,3 +80,9 @@ class InternVLFamily(LlavaFamily):
         """The attention of the block whose output the stock model reads, with ``q_norm`` and ``k_norm``, maybe idle."""
         layers = cast(Any, model).model.vision_tower.encoder.layer
         return cast(nn.Module, layers[self.facts(model).default_layer - 1].attention)
+
+    @staticmethod
+    def _tile_patches(model: nn.Module) -> int:
+        """Patches of one tile, [CLS] left out."""
+        vision = cast(Any, model).config.vision_config
+        return prod(side // patch for side, patch in zip(vision.image_size, vision.patch_size, strict=True))

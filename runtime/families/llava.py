@@ -32,7 +32,7 @@ class LlavaFamily(Family):
         """Sizes from ``vision_config``, ``text_config`` and ``vision_feature_layer`` of config.json."""
         config: Any = model.config
         vision, text = config.vision_config, config.text_config
-        depth = vision.num_hidden_layers
+        depth, tokens = vision.num_hidden_layers, self.tokens_per_unit(model)
         return FamilyFacts(
             vision_depth=depth,
             vision_width=vision.hidden_size,
@@ -41,9 +41,12 @@ class LlavaFamily(Family):
             ffn_width=text.intermediate_size,
             heads=text.num_attention_heads,
             kv_heads=text.num_key_value_heads,
-            visual_tokens=self.tokens_per_unit(model),
+            visual_tokens=tokens,
             default_layer=config.vision_feature_layer % (depth + 1),
             head_width=getattr(text, "head_dim", None),
+            patches=tokens,
+            vision_ffn=vision.intermediate_size,
+            vision_span=tokens,
         )
 
     def tokens_per_unit(self, model: nn.Module) -> int:

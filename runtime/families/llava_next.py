@@ -31,7 +31,12 @@ class LlavaNextFamily(LlavaFamily):
         config: Any = model.config
         side = config.vision_config.image_size
         tiles = 1 + max((height // side) * (width // side) for height, width in config.image_grid_pinpoints)
-        return replace(super().facts(model), visual_tokens=tiles * self.tokens_per_unit(model))
+        tokens = tiles * self.tokens_per_unit(model)
+        return replace(super().facts(model), visual_tokens=tokens, patches=tokens)
+
+    def picture_patches(self, model: nn.Module, size: tuple[int, int]) -> int:
+        """Those of all its tiles; padding is cut after the encoder only."""
+        return self.picture_layout(model, size)[0] * self.tokens_per_unit(model)
 
     def encode(self, model: nn.Module, pixel_values: Tensor) -> None:
         """Run the tower on (B, 3, H, W), or on every tile of (B, tiles, 3, H, W), padding tiles included."""

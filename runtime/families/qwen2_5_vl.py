@@ -57,7 +57,19 @@ class Qwen2_5VLFamily(Family):
             default_layer=vision.depth,
             scaling="share",
             head_width=getattr(text, "head_dim", None),
+            patches=(REFERENCE_SIDE // vision.patch_size) ** 2,
+            vision_ffn=vision.intermediate_size,
+            vision_mlp=3,
+            vision_span=(vision.window_size // vision.patch_size) ** 2,
+            vision_global=len(vision.fullatt_block_indexes),
         )
+
+    def picture_patches(self, model: nn.Module, size: tuple[int, int]) -> int:
+        """Both sides rounded to whole merged patches; the processor's limits on pixels are not applied."""
+        vision = cast(Any, model).config.vision_config
+        side = vision.patch_size * vision.spatial_merge_size
+        rows, columns = (max(1, round(pixels / side)) for pixels in size)
+        return int(rows * columns * vision.spatial_merge_size**2)
 
     def towers(self, model: nn.Module) -> dict[str, nn.ModuleList]:
         """The one encoder's blocks, under both names: it is run once for each kind that a batch has."""

@@ -39,7 +39,11 @@ class VideoLlavaFamily(LlavaFamily):
     def facts(self, model: nn.Module) -> FamilyFacts:
         """As LLaVA's; budgets refer to a video of ``video_seq_length`` tokens and scale to a picture's size."""
         tokens = int(cast(Any, model).config.video_seq_length)
-        return replace(super().facts(model), visual_tokens=tokens, scaling="share")
+        return replace(super().facts(model), visual_tokens=tokens, scaling="share", patches=tokens)
+
+    def picture_patches(self, model: nn.Module, size: tuple[int, int]) -> int:
+        """One grid, whatever the size; the reference picture is a video."""
+        return self.tokens_per_unit(model)
 
     def towers(self, model: nn.Module) -> dict[str, nn.ModuleList]:
         """The CLIP layers of both towers."""
