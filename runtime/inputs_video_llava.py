@@ -14,6 +14,8 @@ from torch import Tensor
 
 from claspkit.profiles.errors import UsageError
 
+from .placeholders import expand, tokenise
+
 
 def image_token_count(model_config: Any, height: int, width: int) -> int:
     """Visual tokens of a picture of processed size ``height`` x ``width`` pixels: its patches, and [CLS] if kept."""
@@ -34,10 +36,7 @@ def expand_placeholders(text: str, token: str, counts: Sequence[int]) -> str:
     Raises:
         UsageError: the text does not hold one placeholder per count.
     """
-    pieces = text.split(token)
-    if len(pieces) != len(counts) + 1:
-        raise UsageError(f"a prompt has {len(pieces) - 1} {token} placeholders for {len(counts)} pictures or videos")
-    return pieces[0] + "".join(token * count + piece for count, piece in zip(counts, pieces[1:], strict=True))
+    return expand(text, token, [token * count for count in counts])
 
 
 def build_inputs(
@@ -64,7 +63,7 @@ def build_inputs(
     count = image_token_count(model_config, *pixels.shape[-2:])
     token = _token(tokenizer, model_config.image_token_id)
     texts = [expand_placeholders(text, token, [count]) for text in _chats(tokenizer, prompts, "image", model_config)]
-    return {**_tokenised(tokenizer, texts), name: pixels}
+    return {**tokenise(tokenizer, texts), name: pixels}
 
 
 def build_video_inputs(
@@ -103,7 +102,7 @@ def build_video_inputs(
     count = video_token_count(model_config, lengths[0], *pixels.shape[-2:])
     token = _token(tokenizer, model_config.video_token_id)
     texts = [expand_placeholders(text, token, [count]) for text in _chats(tokenizer, prompts, "video", model_config)]
-    return {**_tokenised(tokenizer, texts), "pixel_values_videos": pixels}
+    return {**tokenise(tokenizer, texts), "pixel_values_videos": pixels}
 
 
 def _same_number(things: int, prompts: int, what: str) -> None:
@@ -138,9 +137,3 @@ def _chats(tokenizer: Any, prompts: Sequence[str], kind: str, model_config: Any)
 def _token(tokenizer: Any, token_id: int) -> str:
     """The text of a placeholder token."""
     return str(tokenizer.convert_ids_to_tokens(token_id))
-
-
-def _tokenised(tokenizer: Any, texts: Sequence[str]) -> dict[str, Tensor]:
-    tokenizer.padding_side = "left"
-    batch = tokenizer(list(texts), return_tensors="pt", padding=True)
-    return {name: batch[name] for name in ("input_ids", "attention_mask")}

@@ -44,7 +44,7 @@ def expand(text: str, token: str, runs: Sequence[str]) -> str:
     """
     pieces = text.split(token)
     if len(pieces) != len(runs) + 1:
-        raise UsageError(f"a prompt has {len(pieces) - 1} {token} placeholders for {len(runs)} pictures")
+        raise UsageError(f"a prompt has {len(pieces) - 1} {token} placeholders for {len(runs)} pictures or videos")
     return pieces[0] + "".join(run + piece for run, piece in zip(runs, pieces[1:], strict=True))
 
 
