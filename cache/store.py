@@ -368,7 +368,10 @@ class FeatureStore:
     def _clean(self) -> None:
         """Remove what killed writers left: unfinished shards, and finished ones that got no line."""
         for name in (*unfinished(self.folder), *self._strangers()):
-            size = (self.folder / name).lstat().st_size
+            try:
+                size = (self.folder / name).lstat().st_size
+            except FileNotFoundError:  # its writing process outlived the killed run for a moment, and removed it
+                continue
             if self._remove(name):
                 self.cleaned += (name,)
                 self._cleaned_bytes += size

@@ -198,6 +198,15 @@ def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
     assert (tmp_path / "shard.h5").exists()
 
 
+def test_a_leftover_that_its_own_process_removes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only the run was killed, its writing process removes the open shard while the next run looks."""
+    fill(tmp_path, range(2))
+    monkeypatch.setattr("claspkit.cache.store.unfinished", lambda folder: ["shard-000001-11111111.h5.part"])
+    with FeatureStore.open(tmp_path, write=True) as store:
+        assert store.cleaned == ()
+        assert store.gc().freed == 0
+
+
 def test_shards_without_a_manifest_are_not_thrown_away(tmp_path: Path) -> None:
     fill(tmp_path, range(2))
     (tmp_path / MANIFEST).unlink()
