@@ -12,18 +12,21 @@ import hashlib
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from claspkit.profiles.canonical import fsync_folder
 
+from .chunks import ImageWriter
+from .exchange import Slots
 from .keys import FeatureKey
 from .layout import (
     PART_SUFFIX,
-    append_image,
     create_dataset,
     finish_dataset,
     image_shape,
@@ -45,35 +48,40 @@ class _Shard:
         # "x": a file of that name is never ours.
         self.file = open_hdf5(str(self.part), "x")
         self.dataset = create_dataset(self.file, key, tokens)
+        self.images = ImageWriter(self.dataset)
 
-    def add(self, digest: str, data: bytearray) -> None:
-        append_image(self.dataset, np.frombuffer(data, dtype=self.dtype).reshape(self.shape))
+    def add(self, digest: str, data: NDArray[np.uint8]) -> None:
+        self.images.append(data.view(self.dtype).reshape(self.shape))
         self.digests.append(digest)
 
     def commit(self) -> dict[str, Any]:
         """Make it durable under its final name: data first, then the name, then the folder."""
         finish_dataset(self.dataset, self.digests)
         self.file.close()
-        with self.part.open("rb") as file:
-            os.fsync(file.fileno())
+        with self.part.open("rb") as file, ThreadPoolExecutor(1) as other:
+            durable = other.submit(os.fsync, file.fileno())  # the disk works while the processor hashes
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             size = file.tell()
+            durable.result()
         self.part.rename(self.path)
         fsync_folder(self.path.parent)
-        return {"sha256": sha256, "bytes": size, "images": self.digests}
+        checksums = self.images.checksums.hex()
+        return {"sha256": sha256, "bytes": size, "images": self.digests, "checksums": checksums}
 
     def abandon(self) -> None:
         with contextlib.suppress(OSError):
             self.part.unlink()
 
 
-def serve(folder: str) -> None:
+def serve(folder: str, shared: int) -> None:
     """Write shards into ``folder`` until standard input ends; never returns.
 
-    Commands, one JSON line each: ``{"op": "begin", "name", "key", "tokens"}``; ``{"op": "image", "digest", "size"}``
-    followed by ``size`` bytes, (layers, tokens, width) in storage dtype, C order; ``{"op": "commit"}``, the
-    only one with an answer when all is well. An answer with ``error`` may come at any time and is the last.
-    Whatever is not committed when the input ends is removed.
+    Commands, one JSON line each: ``{"op": "begin", "name", "key", "tokens"}``; ``{"op": "image", "digest", "start",
+    "size"}`` for ``size`` bytes that lie from ``start`` on in the file behind the descriptor ``shared``, (layers,
+    tokens, width) in storage dtype, C order; ``{"op": "commit"}``. Answers: ``{"written": images so far}`` when the
+    bytes of an image are not needed any more; ``{"sha256", "bytes", "images", "checksums"}`` when a committed shard
+    is durable. An answer with ``error`` may come at any time and is the last. Whatever is not committed when the
+    input ends is removed.
     """
     # Ctrl-C reaches the whole process group; what is kept is for the parent to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -82,24 +90,24 @@ def serve(folder: str) -> None:
     os.dup2(2, 1)  # nothing that a library prints may pass for an answer
     with open(0, "rb", closefd=False) as commands:
         try:
-            status = _serve(Path(folder), commands, answers)
+            status = _serve(Path(folder), Slots(shared), commands, answers)
         finally:
             os._exit(status)
 
 
-def _serve(folder: Path, commands: BufferedReader, answers: IO[bytes]) -> int:
+def _serve(folder: Path, slots: Slots, commands: BufferedReader, answers: IO[bytes]) -> int:
     shard: _Shard | None = None
+    written = 0
     try:
         while line := commands.readline():
             command = json.loads(line)
             if command["op"] == "begin":
                 shard = _Shard(folder, command["name"], FeatureKey.from_dict(command["key"]), command["tokens"])
             elif command["op"] == "image":
-                data = bytearray(command["size"])
-                if not _read_whole(commands, data):
-                    break
                 assert shard is not None
-                shard.add(command["digest"], data)
+                shard.add(command["digest"], slots.view(command["start"], command["size"]))
+                written += 1
+                _answer(answers, {"written": written})
             else:
                 assert shard is not None
                 answer, shard = shard.commit(), None
@@ -112,17 +120,6 @@ def _serve(folder: Path, commands: BufferedReader, answers: IO[bytes]) -> int:
     finally:
         if shard is not None:
             shard.abandon()
-
-
-def _read_whole(commands: BufferedReader, data: bytearray) -> bool:
-    """Fill ``data``; False when the parent is gone in the middle."""
-    view = memoryview(data)
-    while view:
-        count = commands.readinto(view)
-        if not count:
-            return False
-        view = view[count:]
-    return True
 
 
 def _answer(answers: IO[bytes], answer: dict[str, Any]) -> None:

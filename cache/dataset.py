@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from .keys import FeatureKey
+from .pool import Verify
 from .prefetch import Request
 from .store import FeatureStore
 from .tensors import to_tensor
@@ -30,7 +31,7 @@ class FeatureDataset(Dataset[Tensor]):
         requests: Sequence[Request],
         key: FeatureKey | None = None,
         *,
-        verify: Literal["open", "never"] = "open",
+        verify: Verify = "chunks",
     ) -> None:
         """Note what to read; nothing is opened.
 
@@ -38,12 +39,12 @@ class FeatureDataset(Dataset[Tensor]):
             folder: the store's folder.
             requests: image and layers of every item.
             key: what the features must be; None accepts what is there.
-            verify: as of :meth:`FeatureStore.open`; each worker verifies the shards it reads.
+            verify: as of :meth:`FeatureStore.open`; each worker compares the checksums of what it reads.
         """
         self._folder = Path(folder)
         self._requests = [(image, tuple(layers)) for image, layers in requests]
         self._key = key
-        self._verify: Literal["open", "never"] = verify
+        self._verify = verify
         self._store: FeatureStore | None = None
         self._pid = 0
 

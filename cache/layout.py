@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .keys import FeatureKey
-from .quantise import quantise
 
 FORMAT: Final = "clasp-features"
 DATASET: Final = "features"
@@ -187,25 +186,11 @@ def fixed_attributes(key: FeatureKey) -> dict[str, NDArray[Any]]:
     }
 
 
-def append_image(dataset: Any, features: Features) -> None:
-    """Add one image's (layers, tokens, width) array, in storage dtype, at the end of an open shard."""
-    parts = [(dataset, features)]
-    if dataset.dtype == np.int8:
-        values, scales = quantise(features)
-        parts = [(dataset, values), (dataset.parent[SCALES], scales)]
-    count = dataset.shape[0]
-    for target, values in parts:
-        target.resize(count + 1, axis=0)
-        target[count] = values
-
-
 def finish_dataset(dataset: Any, digests: Sequence[str]) -> None:
     """Write the last attribute: which image each row is."""
     dataset.attrs.create(IMAGES, pack_digests(digests))
 
 
 def open_hdf5(path: str, mode: str) -> Any:
-    """Open an HDF5 file our way: without file locks, as shards never change; see below for the chunk cache."""
-    # Reading uses each chunk once, so a cache would only copy it; writing is a third faster through one.
-    cache_bytes = 0 if mode == "r" else 8 << 20
-    return h5py.File(path, mode, locking=False, rdcc_nbytes=cache_bytes)
+    """Open an HDF5 file our way: without file locks, as shards never change, and without a cache of chunks."""
+    return h5py.File(path, mode, locking=False, rdcc_nbytes=0)

@@ -5,6 +5,7 @@ Line kinds, in the order they may come: one ``store`` line, then any mix of ``sh
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +13,17 @@ from typing import Any
 from claspkit.profiles.errors import shorten
 
 from .keys import MAX_AXIS, FeatureKey, is_int, is_sha256
-from .layout import FORMAT, MAX_IMAGES, SHARD_NAME, image_bytes, image_shape, shard_number, store_version
+from .layout import (
+    FLETCHER32_BYTES,
+    FORMAT,
+    MAX_IMAGES,
+    SHARD_NAME,
+    image_bytes,
+    image_parts,
+    image_shape,
+    shard_number,
+    store_version,
+)
 
 VERSIONS = (1, 2)
 """Versions of the format that this release reads; which of them a store has follows from its key."""
@@ -24,6 +35,7 @@ Grid = tuple[int, ...]
 """What says how an image's tokens lie, in the words of its model family; () where nothing needs to be said."""
 
 _MAX_BYTES = 1 << 40
+_HEX_DIGITS = frozenset("0123456789abcdef")
 _FIELDS = {"kind", "file", "sha256", "bytes", "images", "shape"}
 
 
@@ -38,6 +50,8 @@ class ShardEntry:
         images: SHA-256 hex of each image, in the order of axis 0.
         shape: (images, layers, tokens, width) of the dataset.
         grids: the grid of each image; () in a store of version 1, which has none.
+        checksums: fletcher32 of every chunk's values, 4 little-endian bytes each, (images, layers) of them; int8 has
+            two per layer, of the values and of their scales. Empty in stores of earlier releases.
     """
 
     file: str
@@ -46,12 +60,13 @@ class ShardEntry:
     images: tuple[str, ...]
     shape: tuple[int, int, int, int]
     grids: tuple[Grid, ...] = ()
+    checksums: builtins.bytes = b""
 
     def to_record(self) -> dict[str, Any]:
         """Return the manifest line of this shard."""
         record = {"kind": "shard", **asdict(self), "images": list(self.images), "shape": list(self.shape)}
-        grids = [list(grid) for grid in record.pop("grids")]
-        return record | ({"grids": grids} if grids else {})
+        grids, checksums = [list(grid) for grid in record.pop("grids")], record.pop("checksums").hex()
+        return record | ({"grids": grids} if grids else {}) | ({"checksums": checksums} if checksums else {})
 
 
 @dataclass(frozen=True)
@@ -141,8 +156,8 @@ def _parse_store(record: Mapping[str, Any]) -> FeatureKey:
 def _parse_shard(record: Mapping[str, Any], key: FeatureKey) -> ShardEntry:
     has_grids = store_version(key) > 1
     names = _FIELDS | {"grids"} if has_grids else _FIELDS
-    if record.keys() != names:
-        raise ValueError(f"a shard line of this store has exactly {', '.join(sorted(names))}")
+    if record.keys() - {"checksums"} != names:
+        raise ValueError(f"a shard line of this store has exactly {', '.join(sorted(names))}, and perhaps checksums")
     file, size, images = record["file"], record["bytes"], record["images"]
     if not isinstance(file, str) or SHARD_NAME.fullmatch(file) is None:
         raise ValueError(f"{shorten(file)} is not a shard's file name")
@@ -159,7 +174,8 @@ def _parse_shard(record: Mapping[str, Any], key: FeatureKey) -> ShardEntry:
     if not isinstance(size, int) or isinstance(size, bool) or not least <= size <= _MAX_BYTES:
         raise ValueError(f"{file}: size {shorten(size)} is absurd or below the {least} its shape needs")
     grids = _parse_grids(file, record["grids"], len(images)) if has_grids else ()
-    return ShardEntry(file, record["sha256"], size, tuple(images), shape, grids)
+    checksums = _parse_checksums(file, record["checksums"], shape, key) if "checksums" in record else b""
+    return ShardEntry(file, record["sha256"], size, tuple(images), shape, grids, checksums)
 
 
 def _parse_tokens(file: str, shape: Any, images: int, key: FeatureKey) -> int:
@@ -182,6 +198,13 @@ def _parse_grids(file: str, grids: Any, images: int) -> tuple[Grid, ...]:
                 f"{file}: grid {shorten(grid)} is no list of up to {MAX_GRID} integers from 1 to {MAX_AXIS}"
             )
     return tuple(tuple(grid) for grid in grids)
+
+
+def _parse_checksums(file: str, listed: Any, shape: tuple[int, int, int, int], key: FeatureKey) -> bytes:
+    size = FLETCHER32_BYTES * shape[0] * shape[1] * len(image_parts(key, shape[2]))
+    if not isinstance(listed, str) or len(listed) != 2 * size or not set(listed) <= _HEX_DIGITS:
+        raise ValueError(f"{file}: checksums must be {2 * size} lowercase hex digits, got {shorten(listed)}")
+    return bytes.fromhex(listed)
 
 
 def is_grid(grid: Sequence[object]) -> bool:

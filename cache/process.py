@@ -17,14 +17,19 @@ import numpy as np
 
 from claspkit.profiles.errors import ResourceError
 
+from .exchange import Slots, shared_file
 from .keys import FeatureKey
 from .layout import PART_SUFFIX, Features, image_shape, shard_bytes_needed
 from .manifest import ShardEntry
 
 # A fresh interpreter, not multiprocessing: its spawn runs the user's script a second time when that lacks a
 # `__main__` guard. The child sees the same modules because it is given the same path.
-_START = "import sys; sys.path[:] = sys.argv[2:]; from claspkit.cache.child import serve; serve(sys.argv[1])"
-_PIPE_BYTES = 1 << 20
+_START = (
+    "import sys; sys.path[:] = sys.argv[3:]; "
+    "from claspkit.cache.child import serve; serve(sys.argv[1], int(sys.argv[2]))"
+)
+_SLOTS = 2
+"""Images on their way to the child: it writes one while the next one is copied."""
 
 
 def free_bytes(folder: Path) -> int:
@@ -55,15 +60,18 @@ class ShardWriter:
         self._folder = folder.resolve()
         self._key = key
         self._name: str | None = None
-        self._expected = 0
+        self._sent = self._written = 0
+        shared = shared_file()
+        self._slots = Slots(shared)
+        self._expected = self._size = 0
         self._tokens: int | None = key.tokens
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed in close()
         self._child = subprocess.Popen(
-            [sys.executable, "-c", _START, str(self._folder), *sys.path],
+            [sys.executable, "-c", _START, str(self._folder), str(shared), *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            pipesize=_PIPE_BYTES,
+            pass_fds=(shared,),
         )
 
     def begin(self, name: str, images: int, tokens: int) -> None:
@@ -83,8 +91,22 @@ class ShardWriter:
         Raises:
             ResourceError: the child failed, for instance because the disk is full.
         """
-        data = np.ascontiguousarray(features).view(np.uint8).data
-        self._send({"op": "image", "digest": digest, "size": data.nbytes}, data)
+        size, start = features.nbytes, self._sent % _SLOTS * features.nbytes
+        while self._sent - self._written >= (_SLOTS if size == self._size else 1):
+            self._receive()
+        if size != self._size:  # slots of another size lie elsewhere: the child must be done with the old ones
+            try:
+                self._slots.grow(_SLOTS * size)
+            except OSError as error:
+                self._reap()
+                raise ResourceError(
+                    f"no memory for {_SLOTS} images of {size} bytes on their way to the writing process: "
+                    f"{error.strerror}. Finished shards are kept; run the same command again to continue."
+                ) from error
+            self._size = size
+        np.copyto(self._slots.view(start, size).view(features.dtype).reshape(features.shape), features)
+        self._send({"op": "image", "digest": digest, "start": start, "size": size})
+        self._sent += 1
 
     def commit(self) -> ShardEntry:
         """Finish the shard: when this returns, its file is on disk under its final name.
@@ -93,31 +115,37 @@ class ShardWriter:
             ResourceError: the child failed.
         """
         assert self._name is not None
-        assert self._child.stdout is not None
-        self._send({"op": "commit"}, flush=True)
-        answer = self._parse(self._child.stdout.readline())
-        if answer is None or "error" in answer:
-            raise self._failure(answer)
+        self._send({"op": "commit"})
+        while "sha256" not in (answer := self._receive()):
+            pass
         images = tuple(answer["images"])
         name, self._name = self._name, None
         shape = (len(images), *image_shape(self._key, self._tokens))
-        return ShardEntry(name, answer["sha256"], answer["bytes"], images, shape)
+        checksums = bytes.fromhex(answer["checksums"])
+        return ShardEntry(name, answer["sha256"], answer["bytes"], images, shape, checksums=checksums)
 
     def close(self) -> None:
         """End the child and remove an unfinished shard; may be called twice."""
         self._reap()
         self._errors.close()
+        self._slots.close()
 
-    def _send(self, command: dict[str, Any], data: memoryview | None = None, flush: bool = False) -> None:
+    def _send(self, command: dict[str, Any]) -> None:
         assert self._child.stdin is not None
         try:
             self._child.stdin.write(json.dumps(command).encode() + b"\n")
-            if data is not None:
-                self._child.stdin.write(data)
-            if flush:
-                self._child.stdin.flush()
+            self._child.stdin.flush()
         except (BrokenPipeError, ValueError) as error:  # ValueError: closed by an earlier failure
             raise self._failure(None) from error
+
+    def _receive(self) -> dict[str, Any]:
+        """Wait for one answer of the child's."""
+        assert self._child.stdout is not None
+        answer = None if self._child.stdout.closed else self._parse(self._child.stdout.readline())
+        if answer is None or "error" in answer:
+            raise self._failure(answer)
+        self._written = answer.get("written", self._written)
+        return answer
 
     @staticmethod
     def _parse(line: bytes) -> dict[str, Any] | None:

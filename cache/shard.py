@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from .chunks import ChunkError, Job, chunk_places, read_chunks
 from .keys import FeatureKey
 from .layout import (
     DATASET,
@@ -31,6 +34,9 @@ _FLETCHER32: int = h5py.h5z.FILTER_FLETCHER32
 
 FileState = tuple[int, int, int, int]
 """(device, inode, size, modification time in ns): unchanged as long as the file is."""
+
+Compared = NDArray[np.bool_]
+"""Which chunks of values a process has read and found to fit their checksums: (images, layers)."""
 
 
 class ShardDamageError(Exception):
@@ -53,7 +59,7 @@ def check_file(path: Path, entry: ShardEntry) -> FileState:
         raise ShardDamageError("the file is a link or a special file; only plain files are read")
     if found.st_size != entry.bytes:
         raise ShardDamageError(f"the file has {found.st_size} bytes, the manifest promises {entry.bytes}")
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return _state(found)
 
 
 def check_sha256(path: Path, entry: ShardEntry) -> None:
@@ -74,61 +80,96 @@ def check_sha256(path: Path, entry: ShardEntry) -> None:
 class OpenShard:
     """One shard, open for reading, its structure checked. Not to be shared between threads or over a fork."""
 
-    def __init__(self, path: Path, entry: ShardEntry, key: FeatureKey) -> None:
+    def __init__(self, path: Path, entry: ShardEntry, key: FeatureKey, compared: Compared) -> None:
         """Open and check.
+
+        Args:
+            path: the shard's file.
+            entry: what the manifest says of it.
+            key: what the features are.
+            compared: chunks whose checksums are not compared again; those that a read compares are added.
 
         Raises:
             ShardDamageError: the file is no HDF5 file or not laid out as ``key`` and ``entry`` say.
         """
         try:
-            self._file = open_hdf5(str(path), "r")
+            file = open_hdf5(str(path), "r")
         except Exception as error:  # h5py: OSError, RuntimeError, ValueError, KeyError...
             raise ShardDamageError(f"HDF5 cannot open it: {_short(error)}") from error
         try:
-            parts = _checked_datasets(self._file, entry, key)
-            self._dataset, self._scales = parts[DATASET], parts.get(SCALES)
+            with file:
+                datasets = _checked_datasets(file, entry, key)
+                self._places = {name: chunk_places(found, entry.bytes) for name, found in datasets.items()}
         except ShardDamageError:
-            self.close()
             raise
+        except ChunkError as error:
+            raise ShardDamageError(str(error)) from error
         except Exception as error:
-            self.close()
             raise ShardDamageError(f"HDF5 cannot read its structure: {_short(error)}") from error
-        self._whole = np.empty(entry.shape[2:], np.int8) if self._scales is not None else None
+        parts = image_parts(key, entry.shape[2])
+        self._compared = compared
+        self._checksums = np.frombuffer(entry.checksums, "<u4").reshape(*entry.shape[:2], -1)
+        self._whole = [np.empty(part.shape[1:], part.dtype) for part in parts.values()] if SCALES in parts else None
+        try:
+            self._file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise ShardDamageError(f"the file cannot be opened: {error.strerror}") from error
 
-    def read(self, row: int, positions: Sequence[int], out: Features) -> None:
+    def read(self, row: int, positions: Sequence[int], out: Features, helper: ThreadPoolExecutor | None = None) -> None:
         """Read some layers of one image into ``out``.
 
         Args:
             row: index on the images axis.
             positions: indices on the layers axis (not layer numbers).
             out: (len(positions), tokens, width), C-contiguous, storage dtype.
+            helper: a thread that takes half of a large read.
 
         Raises:
             ShardDamageError: a chunk's fletcher32 does not fit its bytes, or a scale of int8 values is none.
         """
         try:
-            for place, position in enumerate(positions):
-                if self._scales is None:
-                    self._dataset.read_direct(out, np.s_[row, position], np.s_[place])
-                else:
-                    self._restore(row, position, out[place])
-        except ShardDamageError:
-            raise
-        except Exception as error:
-            raise ShardDamageError(f"HDF5 cannot read the values of image {row}: {_short(error)}") from error
+            if self._whole is None:
+                jobs = [self._job(DATASET, row, position, out[index]) for index, position in enumerate(positions)]
+                read_chunks(self._file, jobs, helper)
+            else:
+                for index, position in enumerate(positions):
+                    self._restore(row, position, self._whole, out[index])
+            self._compared[row, list(positions)] = True
+        except (ChunkError, OSError) as error:
+            raise ShardDamageError(f"the values of image {row} cannot be read: {_short(error)}") from error
+
+    def state(self) -> FileState:
+        """What the file is now; it is never written again, so another state than before means foul play.
+
+        Raises:
+            ShardDamageError: the file cannot be examined.
+        """
+        try:
+            return _state(os.fstat(self._file))
+        except OSError as error:
+            raise ShardDamageError(f"the file cannot be examined: {error.strerror}") from error
 
     def close(self) -> None:
         """Close the file; closing twice is fine."""
-        self._file.close()
+        number, self._file = self._file, -1
+        if number >= 0:
+            os.close(number)
 
-    def _restore(self, row: int, position: int, out: Features) -> None:
-        assert self._scales is not None
-        assert self._whole is not None
-        self._dataset.read_direct(self._whole, np.s_[row, position])
-        scales = self._scales[row, position]
+    def _job(self, part: str, row: int, position: int, out: NDArray[Any]) -> Job:
+        known = self._compared[row, position]
+        checksum = None if known else int(self._checksums[row, position, 1 if part == SCALES else 0])
+        return Job(int(self._places[part][row, position]), out, checksum)
+
+    def _restore(self, row: int, position: int, parts: Sequence[NDArray[Any]], out: Features) -> None:
+        values, scales = parts
+        read_chunks(self._file, [self._job(DATASET, row, position, values), self._job(SCALES, row, position, scales)])
         if not are_scales(scales):
             raise ShardDamageError(f"the scales of image {row} are not those of float16 features")
-        restore(self._whole, scales, out)
+        restore(values, scales, out)
+
+
+def _state(found: os.stat_result) -> FileState:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _checked_datasets(file: Any, entry: ShardEntry, key: FeatureKey) -> dict[str, Any]:
@@ -140,7 +181,7 @@ def _checked_datasets(file: Any, entry: ShardEntry, key: FeatureKey) -> dict[str
     expected = fixed_attributes(key) | {IMAGES: pack_digests(entry.images)}
     for attribute, value in expected.items():
         _check_attribute(found[DATASET], attribute, value)
-    return {name: h5py.Dataset(low) for name, low in found.items()}
+    return found
 
 
 def _objects(parts: Mapping[str, Part]) -> str:

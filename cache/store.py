@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, KeysView, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, NoReturn
+from typing import Final, NoReturn
 
 import numpy as np
 
@@ -23,12 +23,13 @@ from .layout import (
 )
 from .manifest import Manifest, ShardEntry, drop_record, image_index
 from .opening import first_record, open_log, parsed
-from .pool import ShardPool
+from .pool import ShardPool, Verify
 from .shard import ShardDamageError
 from .upkeep import GcReport, Progress, RepairReport, VerifyReport, check_shards, collect, unfinished, unlisted
 from .writer import FeatureWriter
 
 REPAIR: Final = "claspkit cache repair RUN"
+
 
 class MissingImageError(BadDataError, KeyError):
     """An image whose features the store does not have."""
@@ -49,9 +50,7 @@ class FeatureStore:
         cleaned: leftovers of killed writers that opening for writing, repair or gc removed.
     """
 
-    def __init__(
-        self, folder: Path, manifest: Manifest, log: RecordLog | None, *, hashed: bool, repair: str
-    ) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, log: RecordLog | None, *, verify: Verify, repair: str) -> None:
         """Use :meth:`open`."""
         self.folder = folder
         self.key = manifest.key
@@ -62,7 +61,7 @@ class FeatureStore:
         self._shards = dict(manifest.shards)
         self._index = image_index(self._shards.values())
         self._next_number = manifest.next_number
-        self._pool = ShardPool(folder, self.key, hashed=hashed)
+        self._pool = ShardPool(folder, self.key, verify)
 
     @classmethod
     def open(
@@ -71,7 +70,7 @@ class FeatureStore:
         key: FeatureKey | None = None,
         *,
         write: bool = False,
-        verify: Literal["open", "never"] = "open",
+        verify: Verify = "chunks",
         repair: str = REPAIR,
     ) -> FeatureStore:
         """Open a store, or with ``write=True`` create it.
@@ -80,8 +79,10 @@ class FeatureStore:
             folder: the store's folder; made if ``write``.
             key: what the features must be; None accepts what is there (not when creating).
             write: take the writer's lock, and remove what killed writers left.
-            verify: "open" compares each shard's SHA-256 before its first use in this process; "never" relies
-                on sizes, structure and the checksum of each chunk, which a damaged HDF5 index can escape.
+            verify: "chunks" compares the checksum of each chunk with the manifest's at its first read in this
+                process, and anew when its file was touched since; "shards" also the SHA-256 of each shard before
+                its first use, which reads all of it. Shards of earlier releases, without checksums in the manifest,
+                are always treated the second way.
             repair: the command that an error about a damaged shard tells the user to run.
 
         Raises:
@@ -108,7 +109,7 @@ class FeatureStore:
                     f"the feature store in {folder} holds other features than asked for:\n  {differing}\n"
                     "Use another folder for these, or move this one away."
                 )
-            store = cls(folder, manifest, log, hashed=verify == "open", repair=repair)
+            store = cls(folder, manifest, log, verify=verify, repair=repair)
             if log is not None:
                 store._clean()
         except BaseException:

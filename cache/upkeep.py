@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from .keys import FeatureKey
 from .layout import PART_NAME, SHARD_NAME
 from .manifest import ShardEntry
@@ -94,7 +96,7 @@ def check_shards(
         try:
             check_file(path, entry)
             check_sha256(path, entry)
-            OpenShard(path, entry, key).close()
+            OpenShard(path, entry, key, np.ones(entry.shape[:2], np.bool_)).close()
         except ShardDamageError as error:
             bad.append(BadShard(entry.file, str(error), entry.images))
         done += entry.bytes
@@ -139,9 +141,7 @@ def collect(
 
 def unlisted(folder: Path, listed: Collection[str]) -> list[str]:
     """Names in the folder that look like finished shards but are not listed, sorted."""
-    return sorted(
-        path.name for path in folder.iterdir() if SHARD_NAME.fullmatch(path.name) and path.name not in listed
-    )
+    return sorted(path.name for path in folder.iterdir() if SHARD_NAME.fullmatch(path.name) and path.name not in listed)
 
 
 def unfinished(folder: Path) -> list[str]:

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from claspkit.cache import FeatureKey, FeatureStore
+from claspkit.cache.fletcher import fletcher32
 from claspkit.cache.layout import MANIFEST, image_bytes, storage_dtype, store_version
 from claspkit.cache.manifest import ShardEntry, store_record
+from claspkit.cache.quantise import quantise
 from claspkit.profiles.records import RecordLog
 
 LAYERS = (0, 2, 5)
@@ -93,10 +95,23 @@ def copy_of(folder: Path, name: str) -> Path:
     return target
 
 
-def plant(folder: Path, make: Callable[[Path], None], images: int = 2, key: FeatureKey | None = None) -> Path:
+def checksums_of(features: Any, quantised: bool = False) -> bytes:
+    """What the manifest holds for one picture in storage dtype, float16 to be quantised or not."""
+    parts = quantise(features) if quantised else (features,)
+    return b"".join(fletcher32(part[layer]).to_bytes(4, "little") for layer in range(len(features)) for part in parts)
+
+
+def plant(
+    folder: Path,
+    make: Callable[[Path], None],
+    images: int = 2,
+    key: FeatureKey | None = None,
+    checksums: bool = True,
+) -> Path:
     """A store whose manifest vouches, rightly by size and SHA-256, for one shard that ``make`` builds.
 
-    This is what an attacker can hand over: everything fits but what is inside the file.
+    This is what an attacker can hand over: everything fits but what is inside the file. The checksums of the chunks
+    are those of the right values, or there are none.
     """
     key, name = key or make_key(), "shard-000000-0badf00d.h5"
     folder.mkdir()
@@ -107,7 +122,10 @@ def plant(folder: Path, make: Callable[[Path], None], images: int = 2, key: Feat
     data = path.read_bytes()
     digests = tuple(name_of(image) for image in range(images))
     grids = ((),) * images if store_version(key) > 1 else ()
-    entry = ShardEntry(name, hashlib.sha256(data).hexdigest(), len(data), digests, (images, *SHAPE), grids)
+    sha256 = hashlib.sha256(data).hexdigest()
+    right = [features_of(image, key.dtype) for image in range(images)] if checksums else []
+    listed = b"".join(checksums_of(features, key.dtype == "int8") for features in right)
+    entry = ShardEntry(name, sha256, len(data), digests, (images, *SHAPE), grids, listed)
     with RecordLog(folder / MANIFEST) as log:
         log.append([store_record(key), entry.to_record()])
     return folder

@@ -14,7 +14,9 @@ from feature_stores import LAYERS, assert_holds, copy_of, features_of, fill, mak
 
 from claspkit.cache import FeatureStore
 from claspkit.cache.layout import MANIFEST
+from claspkit.cache.pool import Verify
 from claspkit.profiles.errors import ClaspError, CorruptError
+from claspkit.profiles.records import RecordLog, read_records
 
 PICTURES = range(6)
 
@@ -49,17 +51,22 @@ def second_shard(folder: Path) -> Path:
 
 
 def assert_noticed_and_repaired(folder: Path, reason: str, repair: bool = True) -> None:
-    """Pictures 2 and 3 cannot be read, the others can; dropping and filling again restores the store."""
-    with FeatureStore.open(folder, repair="claspkit repair-it") as store:
-        victim = store.shards[1].file
-        for image in PICTURES:
-            if image not in {2, 3}:
-                assert np.array_equal(store.read(name_of(image), LAYERS), features_of(image))
-                continue
-            with pytest.raises(CorruptError, match=reason) as caught:
-                store.read(name_of(image), LAYERS)
-            for part in (victim, name_of(image), "claspkit repair-it"):
-                assert part in str(caught.value)
+    """Pictures 2 and 3 cannot be read, the others can; dropping and filling again restores the store.
+
+    ``reason`` is what a reader says that compares whole shards; one that compares chunks may find something else first.
+    """
+    ways: tuple[tuple[Verify, str | None], ...] = (("shards", reason), ("chunks", None))
+    for verify, why in ways:
+        with FeatureStore.open(folder, verify=verify, repair="claspkit repair-it") as store:
+            victim = store.shards[1].file
+            for image in PICTURES:
+                if image not in {2, 3}:
+                    assert np.array_equal(store.read(name_of(image), LAYERS), features_of(image))
+                    continue
+                with pytest.raises(CorruptError, match=why) as caught:
+                    store.read(name_of(image), LAYERS)
+                for part in (victim, name_of(image), "claspkit repair-it"):
+                    assert part in str(caught.value)
     if repair:
         with FeatureStore.open(folder, write=True) as store:
             assert [item.file for item in store.verify().bad] == [victim]
@@ -174,25 +181,44 @@ def test_a_shard_of_a_store_with_another_key(sound: Path, tmp_path: Path) -> Non
     assert foreign.stat().st_size == victim.stat().st_size
     shutil.copy(foreign, victim)
     with (
-        FeatureStore.open(sound, key, verify="never") as store,
+        FeatureStore.open(sound, key) as store,
         pytest.raises(CorruptError, match="another store"),
     ):
         store.read(name_of(2), LAYERS)
     assert_noticed_and_repaired(sound, "sha256")
 
 
+def test_a_manifest_of_an_earlier_release(sound: Path) -> None:
+    """It lists no checksums of chunks: whole shards are compared instead, and a flipped bit is found as before."""
+    lines = read_records(sound / MANIFEST)
+    (sound / MANIFEST).unlink()
+    with RecordLog(sound / MANIFEST) as log:
+        log.append([{name: value for name, value in line.items() if name != "checksums"} for line in lines])
+    assert_holds(sound, PICTURES)
+    victim = second_shard(sound)
+    flip(victim, victim.read_bytes().index(features_of(3)[1].tobytes()) + 7, 2)
+    with FeatureStore.open(sound) as store, pytest.raises(CorruptError, match="sha256"):
+        store.read(name_of(2), (0,))
+
+
 def test_a_shard_damaged_after_its_first_read(sound: Path) -> None:
-    """The checksum of each chunk is compared at every read, the file's once."""
+    """Whoever writes into a shard moves its time, and all is compared anew: the chunks, and if asked the file."""
     victim = second_shard(sound)
     needle = features_of(3)[1].tobytes()
-    with FeatureStore.open(sound) as store:
-        store.read(name_of(3), LAYERS)
-        flip(victim, victim.read_bytes().index(needle) + 7, 2)
+    place = victim.read_bytes().index(needle) + 7
+    with FeatureStore.open(sound) as store, FeatureStore.open(sound, verify="shards") as strict:
+        for reader in (store, strict):
+            reader.read(name_of(3), LAYERS)
+        flip(victim, place, 2)
         assert np.array_equal(store.read(name_of(3), (0, 5)), features_of(3)[[0, 2]])
-        with pytest.raises(CorruptError, match=victim.name):
-            store.read(name_of(3), (2,))
-        with pytest.raises(CorruptError, match="sha256"):
-            store.read(name_of(2), (0,))
+        for _ in range(2):
+            with pytest.raises(CorruptError, match="do not fit their checksum"):
+                store.read(name_of(3), (2,))
+            with pytest.raises(CorruptError, match="sha256"):
+                strict.read(name_of(2), (0,))
+        flip(victim, place, 2)
+        for reader in (store, strict):
+            assert np.array_equal(reader.read(name_of(3), LAYERS), features_of(3))
 
 
 def test_flipped_bits_in_values_are_noticed_without_the_sha256(sound: Path) -> None:
@@ -201,7 +227,7 @@ def test_flipped_bits_in_values_are_noticed_without_the_sha256(sound: Path) -> N
     for _ in range(20):
         copy = copy_of(sound, "flipped")
         flip(copy / victim.name, start + chance.randrange(features_of(2)[0].nbytes), chance.randrange(8))
-        with FeatureStore.open(copy, verify="never") as store, pytest.raises(CorruptError, match=victim.name):
+        with FeatureStore.open(copy) as store, pytest.raises(CorruptError, match=victim.name):
             store.read(name_of(2), (0,))
 
 

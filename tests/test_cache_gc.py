@@ -104,7 +104,7 @@ def test_a_compaction_of_a_damaged_shard_changes_nothing(store_folder: Path) -> 
     data = bytearray(victim.read_bytes())
     data[data.index(features_of(7)[1].tobytes())] ^= 1
     victim.write_bytes(data)
-    with FeatureStore.open(store_folder, write=True, verify="never") as store:
+    with FeatureStore.open(store_folder, write=True) as store:
         with pytest.raises(CorruptError, match=victim.name):
             store.gc(names([4, 5, 7]), compact=True)
         assert victim.name in {entry.file for entry in store.shards}

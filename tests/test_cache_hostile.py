@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import numpy as np
@@ -12,7 +12,9 @@ import pytest
 from feature_stores import LAYERS, SHAPE, features_of, make_key, name_of, plant
 
 from claspkit.cache import FeatureStore
-from claspkit.cache.layout import append_image, create_dataset, finish_dataset, open_hdf5, pack_digests
+from claspkit.cache.chunks import ImageWriter
+from claspkit.cache.layout import create_dataset, finish_dataset, open_hdf5, pack_digests
+from claspkit.cache.pool import Verify
 from claspkit.profiles.errors import CorruptError
 
 CHUNK = (1, 1, *SHAPE[1:])
@@ -25,7 +27,7 @@ def write_sound(path: Path, images: int = 2) -> None:
     with open_hdf5(str(path), "w") as file:
         dataset = create_dataset(file, make_key())
         for image in range(images):
-            append_image(dataset, features_of(image))
+            ImageWriter(dataset).append(features_of(image))
         finish_dataset(dataset, [name_of(image) for image in range(images)])
 
 
@@ -263,7 +265,7 @@ HOSTILE: list[tuple[Callable[[Path], None], str]] = [
 @pytest.mark.parametrize(("make", "reason"), HOSTILE, ids=[make.__name__ for make, _ in HOSTILE])
 def test_a_hostile_file_is_refused(make: Callable[[Path], None], reason: str, tmp_path: Path) -> None:
     folder = plant(tmp_path / "store", make)
-    ways: tuple[Literal["open", "never"], ...] = ("open", "never")
+    ways: tuple[Verify, ...] = ("chunks", "shards")
     for verify in ways:
         with FeatureStore.open(folder, verify=verify) as store:
             with pytest.raises(CorruptError, match=reason):

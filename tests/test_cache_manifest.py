@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,6 +35,18 @@ def test_shards_drops_and_numbers() -> None:
     assert after.next_number == 8, "the number of a dropped shard is not used again"
 
 
+def test_checksums_go_there_and_back() -> None:
+    """One per image and layer, two for int8; a line without any is an older one."""
+    whole = replace(entry(), checksums=bytes(range(4 * 2 * SHAPE[0])))
+    record = whole.to_record()
+    assert record["checksums"].startswith("00010203")
+    assert parse_manifest([store_record(make_key()), record]).shards[FILES[0]] == whole
+    assert "checksums" not in entry().to_record()
+    twice = replace(varied_entry(24), checksums=bytes(2 * 4 * 2 * SHAPE[0]))
+    key = make_key("int8", tokens=None)
+    assert parse_manifest([store_record(key), twice.to_record()]).shards[FILES[0]] == twice
+
+
 def test_an_image_may_come_again_after_its_shard_was_dropped() -> None:
     lines = [store_record(make_key()), entry().to_record(), drop_record(FILES[0], "bad"), entry(1).to_record()]
     assert list(parse_manifest(lines).shards) == [FILES[1]]
@@ -48,6 +61,13 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"file": "sub/shard-000000-00000000.h5"}, "file name"),
     ({"file": None}, "file name"),
     ({"sha256": "A" * 64}, "sha256"),
+    ({"checksums": ""}, "checksums"),
+    ({"checksums": "0" * 8 * 5}, "checksums"),
+    ({"checksums": "0" * 8 * 12}, "checksums"),
+    ({"checksums": "A" * 8 * 6}, "checksums"),
+    ({"checksums": "0" * 47 + "\N{ARABIC-INDIC DIGIT ONE}"}, "checksums"),
+    ({"checksums": [0] * 6}, "checksums"),
+    ({"checksums": None}, "checksums"),
     ({"sha256": 5}, "sha256"),
     ({"bytes": 10}, "size"),
     ({"bytes": 1 << 60}, "size"),

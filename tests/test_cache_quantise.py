@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from claspkit.cache import FeatureStore
-from claspkit.cache.layout import FLETCHER32_BYTES, append_image, create_dataset, finish_dataset, image_bytes
+from claspkit.cache.chunks import ImageWriter
+from claspkit.cache.layout import FLETCHER32_BYTES, create_dataset, finish_dataset, image_bytes
 from claspkit.cache.quantise import are_scales, quantise, restore
 from claspkit.profiles.errors import BadDataError, CorruptError
 
@@ -112,7 +113,7 @@ def sound(path: Path) -> None:
     with h5py.File(path, "w") as file:
         dataset = create_dataset(file, KEY)
         for image in range(2):
-            append_image(dataset, varied_features(image, SHAPE[1], "int8"))
+            ImageWriter(dataset).append(varied_features(image, SHAPE[1], "int8"))
         finish_dataset(dataset, [name_of(0), name_of(1)])
 
 
@@ -187,7 +188,7 @@ HOSTILE = [
 @pytest.mark.parametrize(("make", "reason"), HOSTILE)
 def test_a_hostile_second_dataset_is_refused(make: Any, reason: str, tmp_path: Path) -> None:
     """Whatever is wrong with the scales is damage, said before a value of them is used."""
-    folder = plant(tmp_path / "s", make, key=KEY)
+    folder = plant(tmp_path / "s", make, key=KEY, checksums=False)
     with FeatureStore.open(folder) as store, pytest.raises(CorruptError, match=reason):
         store.read(name_of(0), LAYERS)
 
