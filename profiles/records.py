@@ -194,8 +194,12 @@ def _lock(path: Path) -> int | None:
             f"{path} cannot be locked ({os.strerror(error.errno or 0)}); put it on a file system that supports locks."
         ) from error
     me = json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode()
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, me, 0)
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, me, 0)
+    except OSError as error:
+        os.close(handle)
+        raise disk_error(error, lock_path, len(me)) from error
     return handle
 
 

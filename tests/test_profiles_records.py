@@ -128,6 +128,19 @@ def test_full_disk_leaves_the_log_as_it_was(path: Path, monkeypatch: pytest.Monk
     assert read_records(path) == [*RECORDS, {"n": 6}]
 
 
+def test_a_disk_too_full_for_the_lock_is_said_and_the_lock_given_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(ResourceError, match="bytes needed"):
+        RecordLog(path)
+    monkeypatch.undo()
+    RecordLog(path).close()
+
+
 def test_an_interrupt_inside_an_append_takes_it_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = path.read_bytes()
     with RecordLog(path) as log:
