@@ -8,7 +8,14 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from claspkit.runtime.inputs import batch_inputs, encode_pictures, image_backend, processor_sha256
+from claspkit.runtime.inputs import (
+    batch_inputs,
+    check_takes_clips,
+    clip_inputs,
+    encode_pictures,
+    image_backend,
+    processor_sha256,
+)
 from claspkit.runtime.models import LoadedModel
 
 from .encoding import EncodedPicture
@@ -27,7 +34,7 @@ class LoadedEncoder:
 
 
 class LoadedPictureEncoder:
-    """A loaded model whose pictures differ in size, seen as a ``PictureEncoder``.
+    """A loaded model whose pictures differ in size, seen as a ``ClipEncoder``.
 
     Tokens are the patches that the projector takes, units one after the other in the order in which the image
     processor makes them (overview and close-up tiles, or the packed patches of one picture), so that a record split
@@ -62,26 +69,59 @@ class LoadedPictureEncoder:
             if name in inputs:
                 grid = tuple(int(number) for number in inputs[name][0])
         if pixels.ndim == 2:
-            pixels = unpack_patches(pixels, grid, loaded.model.config.vision_config)
+            pixels = unpack_patches(pixels, grid, loaded.model.config.vision_config)[:, 0]  # its frames are alike
         layers = loaded.family.vision_layers(loaded.model, pixels)
+        return EncodedPicture(layers.flatten(1, 2), grid)
+
+    def clip_tokens(self, frames: Sequence[Image.Image]) -> int:
+        """Frames times the patch tokens of a frame; in a packed encoder, several frames make one."""
+        loaded = self._loaded
+        check_takes_clips(loaded)  # now, not when all pictures are encoded and the first clip's turn comes
+        vision = loaded.model.config.vision_config
+        if not hasattr(vision, "temporal_patch_size"):
+            return len(frames) * loaded.family.unit_patches(loaded.model, "video")
+        times = -(-len(frames) // int(vision.temporal_patch_size))
+        return times * self.tokens(frames[0])
+
+    def encode_clip(self, frames: Sequence[Image.Image]) -> EncodedPicture:
+        """Run the video tower on one clip.
+
+        The grid is (frames, height, width) in patches; where the encoder makes one patch of several frames, (temporal
+        patches, height, width, frames given). Its length tells a clip from a picture.
+
+        Raises:
+            UsageError: the model takes no videos, or the frames differ in size.
+        """
+        loaded = self._loaded
+        inputs, vision = clip_inputs(loaded, [frames], [""]), loaded.model.config.vision_config
+        pixels: Tensor = inputs["pixel_values_videos"]
+        if "video_grid_thw" in inputs:
+            times, *sides = (int(number) for number in inputs["video_grid_thw"][0])
+            grid: tuple[int, ...] = (times, *sides, len(frames))
+            pixels = unpack_patches(pixels, grid, vision)
+        else:
+            pixels = pixels[0]
+            grid = (len(frames), *(int(side) // vision.patch_size for side in pixels.shape[-2:]))
+        layers = loaded.family.vision_layers(loaded.model, pixels, "video")
         return EncodedPicture(layers.flatten(1, 2), grid)
 
 
 def unpack_patches(patches: Tensor, grid: Sequence[int], vision: Any) -> Tensor:
-    """Put the packed patches of one picture together again.
+    """Put the packed patches of one picture or video together again.
 
     Args:
-        patches: (height * width, channels * frames * patch * patch), in the order of merged patches.
-        grid: (1, height, width) in patches.
+        patches: (times * height * width, channels * frames * patch * patch), in the order of merged patches.
+        grid: (times, height, width) in patches; more numbers are not looked at.
         vision: the model's vision config: ``patch_size``, ``spatial_merge_size`` and ``temporal_patch_size``.
 
     Returns:
-        (1, channels, height * patch, width * patch) pixels; a picture's frames are alike, so one stands for all.
+        (1, times * frames, channels, height * patch, width * patch) pixels.
     """
     merge, side = vision.spatial_merge_size, vision.patch_size
-    rows, columns = grid[1] // merge, grid[2] // merge
-    cells = patches.view(rows, columns, merge, merge, -1, vision.temporal_patch_size, side, side)[:, :, :, :, :, 0]
-    return cells.permute(4, 0, 2, 5, 1, 3, 6).flatten(4, 6).flatten(1, 3)[None]
+    times, rows, columns = grid[0], grid[1] // merge, grid[2] // merge
+    cells = patches.view(times, rows, columns, merge, merge, -1, vision.temporal_patch_size, side, side)
+    frames = cells.permute(0, 6, 5, 1, 3, 7, 2, 4, 8)  # (times, frames, channels, rows, ..., columns, ...)
+    return frames.flatten(6, 8).flatten(3, 5).flatten(0, 1)[None]
 
 
 def feature_key(loaded: LoadedModel, *, layers: Sequence[int] | None = None, dtype: str = "float16") -> FeatureKey:

@@ -9,6 +9,9 @@ from typing import Protocol, runtime_checkable
 from PIL import Image
 from torch import Tensor
 
+Picture = Image.Image | Sequence[Image.Image]
+"""A still picture, or a clip: frames that are sampled already, all of one size."""
+
 
 @runtime_checkable
 class VisionEncoder(Protocol):
@@ -43,3 +46,14 @@ class PictureEncoder(Protocol):
 
     def encode_picture(self, image: Image.Image) -> EncodedPicture:
         """Return all layers of an image, and how its tokens lie."""
+
+
+@runtime_checkable
+class ClipEncoder(PictureEncoder, Protocol):
+    """A picture encoder that takes clips too."""
+
+    def clip_tokens(self, frames: Sequence[Image.Image]) -> int:
+        """Say how many tokens a clip is going to have, as :meth:`tokens` does of an image."""
+
+    def encode_clip(self, frames: Sequence[Image.Image]) -> EncodedPicture:
+        """Return all layers of a clip, and how its tokens lie."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from PIL import Image
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from claspkit.profiles.errors import BadDataError, MismatchError, UsageError
 
-from .encoding import PictureEncoder, VisionEncoder
+from .encoding import ClipEncoder, EncodedPicture, Picture, PictureEncoder, VisionEncoder
 from .layout import SHARD_BYTES, Features, image_shape, shard_bytes_needed
 from .manifest import Grid
 from .process import require_space
@@ -32,9 +32,9 @@ from .writer import FeatureWriter
 if TYPE_CHECKING:
     from claspkit.runtime.models import LoadedModel
 
-__all__ = ["ExtractReport", "PictureEncoder", "VisionEncoder", "extract"]
+__all__ = ["ClipEncoder", "ExtractReport", "Picture", "PictureEncoder", "VisionEncoder", "extract"]
 
-Openers = Mapping[str, Callable[[], Image.Image]]
+Openers = Mapping[str, Callable[[], Picture]]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ def extract(
     Args:
         model: a loaded model, or an encoder of one's own.
         images: SHA-256 hex of an image -> how to open it; opened when its turn comes. Where token counts differ,
-            each is opened once more before anything is computed: images of one count then follow one another.
+            each is opened once more before anything is computed: images of one count then follow one another. What
+            is opened may be a clip, a list of frames of one size, where the model takes videos; its digest must then
+            be another than that of the same file opened as an image.
         store: open for writing; its key says which layers and which dtype.
         batch_size: images per vision pass, where all have the same tokens.
         shard_bytes: target size of a shard.
@@ -84,6 +86,7 @@ def extract(
             their batch are stored.
         MismatchError: the model's layers, tokens or width are not those of the store's key.
         ResourceError: not enough disk space, or the writing process died.
+        UsageError: a clip for a model that takes none.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -123,7 +126,7 @@ class _Run:
     order: Sequence[str]
     rows: int
     needed: int
-    encode: Callable[[list[Image.Image]], tuple[Tensor, list[Grid]]]
+    encode: Callable[[list[Picture]], tuple[Tensor, list[Grid]]]
 
 
 def _plan(
@@ -139,7 +142,7 @@ def _plan(
         needed = shard_bytes_needed(key, len(todo))
         return _Run(todo, batch_size, needed, lambda batch: _encode_batch(alike, batch, batch_size, store))
     varied = _picture_encoder(model, store)
-    tokens = {name: varied.tokens(images[name]()) for name in todo}
+    tokens = {name: _tokens(varied, images[name]()) for name in todo}
     needed = sum(shard_bytes_needed(key, count, each) for each, count in Counter(tokens.values()).items())
     order = sorted(todo, key=lambda name: tokens[name])
     return _Run(order, 1, needed, lambda batch: _encode_one(varied, batch[0], store))
@@ -169,11 +172,12 @@ def _picture_encoder(model: LoadedModel | VisionEncoder | PictureEncoder, store:
 
 
 def _encode_batch(
-    encoder: VisionEncoder, pictures: list[Image.Image], rows: int, store: FeatureStore
+    encoder: VisionEncoder, pictures: list[Picture], rows: int, store: FeatureStore
 ) -> tuple[Tensor, list[Grid]]:
     """Run one pass of exactly ``rows`` rows; -> (len(pictures), wanted layers, N, d_v), and no grids."""
     key = store.key
-    filled = pictures + [pictures[-1]] * (rows - len(pictures))
+    stills = [picture if isinstance(picture, Image.Image) else _no_clips() for picture in pictures]
+    filled = stills + [stills[-1]] * (rows - len(stills))
     with torch.inference_mode():
         hidden = encoder.encode(filled)
         fits = hidden.ndim == 4 and hidden.shape[0] == rows and hidden.shape[1] > key.layers[-1]
@@ -182,11 +186,27 @@ def _encode_batch(
         return hidden[: len(pictures), list(key.layers)], [()] * len(pictures)
 
 
-def _encode_one(encoder: PictureEncoder, picture: Image.Image, store: FeatureStore) -> tuple[Tensor, list[Grid]]:
+def _tokens(encoder: PictureEncoder, picture: Picture) -> int:
+    if isinstance(picture, Image.Image):
+        return encoder.tokens(picture)
+    return encoder.clip_tokens(picture) if isinstance(encoder, ClipEncoder) else _no_clips()
+
+
+def _encoded(encoder: PictureEncoder, picture: Picture) -> EncodedPicture:
+    if isinstance(picture, Image.Image):
+        return encoder.encode_picture(picture)
+    return encoder.encode_clip(picture) if isinstance(encoder, ClipEncoder) else _no_clips()
+
+
+def _no_clips() -> NoReturn:
+    raise UsageError("this model's features are of pictures only, but a clip was given: give single pictures")
+
+
+def _encode_one(encoder: PictureEncoder, picture: Picture, store: FeatureStore) -> tuple[Tensor, list[Grid]]:
     """Run one pass; -> (1, wanted layers, tokens, d_v) and the one grid."""
     key = store.key
     with torch.inference_mode():
-        encoded = encoder.encode_picture(picture)
+        encoded = _encoded(encoder, picture)
         hidden = encoded.layers[None]
         if hidden.ndim != 4 or hidden.shape[1] <= key.layers[-1] or hidden.shape[3] != key.width:
             raise _mismatch(hidden, store)

@@ -1,6 +1,6 @@
-"""Scores candidates on samples from cached vision layers: fuse, project, prune, answer, score.
+"""Scores candidates on samples from cached vision layers: fuse, prune, answer, score.
 
-Sample-major: one read of a block's layers serves all candidates; fusion and projection run once per prototype.
+Sample-major: one read of a block's layers serves all candidates; fusion runs once per prototype.
 """
 
 from __future__ import annotations
@@ -9,19 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from claspkit.cache.store import FeatureStore
-from claspkit.cache.tensors import to_tensor
 from claspkit.profiles.budget import Stage
-from claspkit.runtime.fusion import fuse
-from claspkit.runtime.inputs import decode_answers, text_inputs
+from claspkit.runtime.inputs import decode_answers
 from claspkit.runtime.models import LoadedModel
 from claspkit.runtime.plan import PrunePlan, RowPlan
-from claspkit.runtime.pruner import apply_plan
 
+from .feeding import FusedBlock, open_feed
 from .samples import Sample
 from .scorers import score_answer
 from .space import Candidate
@@ -48,7 +42,7 @@ class Evaluator:
 
     def __init__(self, loaded: LoadedModel, store: FeatureStore, stages: Sequence[Stage], max_new_tokens: int) -> None:
         self._loaded = loaded
-        self._store = store
+        self._feed = open_feed(loaded, store)
         self._stages = tuple((stage.after_layer, stage.keep) for stage in stages)
         self._max_new_tokens = max_new_tokens
 
@@ -59,71 +53,29 @@ class Evaluator:
         evaluated before it.
         """
         layers = tuple(sorted({layer for candidate in candidates for layer in candidate.prototype.layers}))
-        cached = self._read(samples, layers)
+        block = self._feed.read(samples, layers)
         for prototype, group in groupby(candidates, key=lambda candidate: candidate.prototype):
-            rows = [layers.index(layer) for layer in prototype.layers]
-            embeds, mask, visual = self._embed(samples, cached[rows], prototype.weights)
+            fused = block.fused(prototype.layers, prototype.weights)
             yield [
-                self._answer(
-                    samples,
-                    candidate,
-                    self._plan(self._stages, candidate.row, len(samples)),
-                    embeds,
-                    mask,
-                    visual,
-                )
+                self._answer(samples, candidate, fused, self._plan(self._stages, candidate.rho, len(samples)))
                 for candidate in group
             ]
 
     def unpruned(self, samples: Sequence[Sample]) -> BlockResult:
         """Score the stock model: its own layer, every visual token."""
         layer = self._loaded.spec.default_layer
-        embeds, mask, visual = self._embed(samples, self._read(samples, (layer,)), (1.0,))
-        plan = self._plan((), RowPlan((layer,), (1.0,), 1.0), len(samples))
-        return self._answer(samples, None, plan, embeds, mask, visual)
+        fused = self._feed.read(samples, (layer,)).fused((layer,), (1.0,))
+        return self._answer(samples, None, fused, self._plan((), 1.0, len(samples)))
 
-    def _plan(self, stages: tuple[tuple[int, int], ...], row: RowPlan, rows: int) -> PrunePlan:
+    def _plan(self, stages: tuple[tuple[int, int], ...], rho: float, rows: int) -> PrunePlan:
+        """Rows that read the stock layer: what stands there is fused already."""
         facts = self._loaded.family.facts(self._loaded.model)
+        row = RowPlan((facts.default_layer,), (1.0,), rho)
         return PrunePlan(stages, (row,) * rows, scaling=facts.scaling, visual_tokens=facts.visual_tokens)
 
-    def _read(self, samples: Sequence[Sample], layers: Sequence[int]) -> Tensor:
-        """Vision layers of a block: (L, B, N, D) in the model's dtype."""
-        records = [self._store.read(sample.image_sha256, layers) for sample in samples]
-        features = to_tensor(np.stack(records, axis=1), self._store.key.dtype)
-        return features.to(self._loaded.model.device, dtype=self._loaded.model.dtype)
-
-    def _embed(
-        self, samples: Sequence[Sample], layers: Tensor, weights: Sequence[float]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Decoder inputs (B, S, d), attention mask (B, S) and where the visual tokens are (B, S)."""
-        loaded = self._loaded
-        ids, mask = text_inputs(loaded, [sample.prompt for sample in samples])
-        visual = torch.isin(ids, torch.tensor(loaded.family.placeholder_ids(loaded.model), device=ids.device))
-        with torch.inference_mode():
-            fused = fuse(layers, torch.tensor(weights, dtype=torch.float64).expand(len(samples), -1))
-            tokens = loaded.family.project(loaded.model, fused)
-            embeds = loaded.model.get_input_embeddings()(ids)
-            return embeds.masked_scatter(visual[:, :, None], tokens.to(embeds.dtype)), mask, visual
-
     def _answer(
-        self,
-        samples: Sequence[Sample],
-        candidate: Candidate | None,
-        plan: PrunePlan,
-        embeds: Tensor,
-        mask: Tensor,
-        visual: Tensor,
+        self, samples: Sequence[Sample], candidate: Candidate | None, fused: FusedBlock, plan: PrunePlan
     ) -> BlockResult:
-        model = self._loaded.model
-        with torch.inference_mode(), apply_plan(model, self._loaded.family, plan) as stages:
-            stages.expect(visual)
-            generated = model.generate(
-                inputs_embeds=embeds,
-                attention_mask=mask,
-                max_new_tokens=self._max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-            )
-        answers = decode_answers(self._loaded, generated)
+        answers = decode_answers(self._loaded, fused.generate(plan, self._max_new_tokens))
         scores = [score_answer(sample, answer) for sample, answer in zip(samples, answers, strict=True)]
         return BlockResult(candidate, tuple(answers), tuple(scores))

@@ -6,6 +6,8 @@ import io
 import os
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,13 +55,22 @@ def open_image(path: str, root: Path | str, sha256: str | None = None) -> Image.
         there, the
             file is no picture, is cut short, or unpacks to more than MAX_PIXELS, or has another sha256.
     """
+    return _decode(checked_bytes(path, root, sha256), path)[0]
+
+
+def checked_bytes(path: str, root: Path | str, sha256: str | None) -> bytes:
+    """The bytes of the file ``path`` below ``root``, which must have this sha256; None takes what is there.
+
+    Raises:
+        BadDataError: as of :func:`read_inside`, or the file has another sha256.
+    """
     data = read_inside(path, root)[1]
     if sha256 is not None and sha256_hex(data) != sha256:
         raise BadDataError(
             f"picture {shorten(path)}: it is no longer the file that the sample list was made from (sha256 "
             f"{sha256_hex(data)[:12]}..., not {sha256[:12]}...). Put the old file back, or start a new run."
         )
-    return _decode(data, path)[0]
+    return data
 
 
 def check_image(path: str, root: Path | str) -> StoredPicture:
@@ -152,6 +163,23 @@ def _read_all(handle: int, limit: int) -> bytes:
 
 
 def _decode(data: bytes, name: str) -> tuple[Image.Image, str]:
+    with decoding(data, name, tuple(FORMATS)) as picture:
+        # Many phones write MPO, a JPEG with a second one behind it; Pillow's JPEG reader finds out.
+        return as_rgb(picture), FORMATS.get(str(picture.format), "jpg")
+
+
+@contextmanager
+def decoding(data: bytes, name: str, formats: tuple[str, ...]) -> Iterator[Image.Image]:
+    """Open the bytes of a picture; whatever a decoder raises inside the block becomes one kind of error.
+
+    Args:
+        data: a file's bytes.
+        name: what to call it in an error.
+        formats: Pillow's names of the formats allowed, some of :data:`FORMATS`.
+
+    Raises:
+        BadDataError: the bytes are no picture of these formats, are damaged, or unpack to more than MAX_PIXELS.
+    """
     shown = shorten(name)
     if not data:
         raise BadDataError(f"picture {shown}: the file is empty")
@@ -161,16 +189,16 @@ def _decode(data: bytes, name: str) -> tuple[Image.Image, str]:
                 "ignore"
             )  # what Pillow grumbles about and still decodes is no news to the user
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as picture:
-                # Many phones write MPO, a JPEG with a second one behind it; Pillow's JPEG reader finds out.
-                ending = FORMATS.get(str(picture.format), "jpg")
+            with Image.open(io.BytesIO(data), formats=formats) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
-                return _as_rgb(picture), ending
+                yield picture
+    except BadDataError:
+        raise  # who asked has found something wrong by itself
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadDataError(f"picture {shown}: a decompression bomb, more than {MAX_PIXELS} pixels") from None
     except UnidentifiedImageError:
-        known = ", ".join(sorted(set(FORMATS.values())))
+        known = ", ".join(sorted({FORMATS[each] for each in formats}))
         raise BadDataError(f"picture {shown}: not a picture in a known format ({known})") from None
     except MemoryError:
         raise  # the machine's fault, not the picture's
@@ -178,7 +206,8 @@ def _decode(data: bytes, name: str) -> tuple[Image.Image, str]:
         raise BadDataError(f"picture {shown}: damaged or cut short ({_plain_reason(error)})") from None
 
 
-def _as_rgb(picture: Image.Image) -> Image.Image:
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """The picture, or the frame it stands at, as RGB and upright."""
     picture.load()
     # Through RGBA, or Pillow maps a palette with transparency wrongly for some files.
     whole = picture.convert("RGBA") if picture.mode == "P" and "transparency" in picture.info else picture

@@ -140,11 +140,6 @@ class Pipeline:
         dtype = _one_of("--dtype", config.dtype, DTYPES) if config.dtype else None
         self.report.say(f"model: loading {config.model}")
         loaded = load_model(config.model, device=config.device, dtype=dtype, revision=config.revision)
-        if not loaded.family.one_grid:
-            raise UsageError(
-                f"models of the family {loaded.family.id!r} can be pruned, not calibrated yet: their pictures have "
-                "tiles, frames or grids of their own sizes, which the search does not read from the cache yet"
-            )
         budget = run_budget(
             config.budget,
             config.schedule,

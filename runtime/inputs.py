@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from PIL import Image
 from torch import Tensor
 from transformers import BatchEncoding
 
+from claspkit.profiles.errors import UsageError
+
 from .models import LoadedModel
-from .processors import SplitProcessor
+from .processors import VIDEO_BUILDERS, SplitProcessor
 
 
-def chat_text(loaded: LoadedModel, prompt: str) -> str:
-    """Put one prompt with one picture into the model's chat template, ready for the answer.
+def chat_text(loaded: LoadedModel, prompt: str, kind: str = "image") -> str:
+    """Put one prompt with one picture (or "video") into the model's chat template, ready for the answer.
 
     Placeholder tokens inside the user's text are taken out: they would announce pictures that do not exist.
     """
-    bare = prompt.replace(loaded.processor.image_token, " ").strip()
-    turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": bare}]}]
+    bare = prompt
+    for name in ("image_token", "video_token"):
+        bare = bare.replace(getattr(loaded.processor, name, None) or " ", " ")
+    turn = [{"role": "user", "content": [{"type": kind}, {"type": "text", "text": bare.strip()}]}]
     text: str = loaded.processor.apply_chat_template(turn, add_generation_prompt=True)
     return text
+
+
+def chat_texts(loaded: LoadedModel, prompts: Sequence[str], kind: str = "image") -> list[str]:
+    """Put prompts, each about one "image" or "video", into the chat format; their placeholders are not expanded."""
+    if isinstance(loaded.processor, SplitProcessor):
+        return loaded.processor.chats(prompts, kind)
+    return [chat_text(loaded, prompt, kind) for prompt in prompts]
 
 
 def batch_inputs(
@@ -41,6 +52,46 @@ def batch_inputs(
         processor.tokenizer.padding_side = "left"
         texts = [chat_text(loaded, prompt) for prompt in prompts]
         batch = processor(images=list(pictures), text=texts, return_tensors="pt", padding=True)
+    return _placed(loaded, batch)
+
+
+def clip_inputs(
+    loaded: LoadedModel, clips: Sequence[Sequence[Image.Image]], prompts: Sequence[str]
+) -> BatchEncoding:
+    """Build a left-padded batch with one clip per prompt; its frames go through the image processor.
+
+    Args:
+        loaded: the model.
+        clips: frames that are sampled already, all of one clip of one size.
+        prompts: the users' texts.
+
+    Returns:
+        What the model's ``generate`` takes, on its device.
+
+    Raises:
+        UsageError: the model takes no videos, or these do not fit.
+    """
+    check_takes_clips(loaded)
+    processor, build = loaded.processor, VIDEO_BUILDERS[loaded.family.id]
+    made = build(processor.image_processor, processor.tokenizer, clips, prompts, loaded.model.config)
+    return _placed(loaded, made)
+
+
+def check_takes_clips(loaded: LoadedModel) -> None:
+    """Refuse clips for a model that has no use for them.
+
+    Raises:
+        UsageError: the model takes no videos; the text says which families do.
+    """
+    if loaded.family.id not in VIDEO_BUILDERS:
+        raise UsageError(
+            f"models of the family {loaded.family.id!r} take pictures only; clips can be given to: "
+            f"{', '.join(VIDEO_BUILDERS)}"
+        )
+
+
+def _placed(loaded: LoadedModel, batch: Mapping[str, Tensor]) -> BatchEncoding:
+    """A batch on the model's device, floats in its dtype."""
     return BatchEncoding(
         {
             name: value.to(loaded.model.device, dtype=loaded.model.dtype if value.is_floating_point() else None)

@@ -62,7 +62,7 @@ def build_inputs(
     name, pixels = _pixels(image_processor, pictures)
     count = image_token_count(model_config, *pixels.shape[-2:])
     token = _token(tokenizer, model_config.image_token_id)
-    texts = [expand_placeholders(text, token, [count]) for text in _chats(tokenizer, prompts, "image", model_config)]
+    texts = [expand_placeholders(text, token, [count]) for text in chats(tokenizer, prompts, model_config, "image")]
     return {**tokenise(tokenizer, texts), name: pixels}
 
 
@@ -101,7 +101,7 @@ def build_video_inputs(
     pixels = frames.unflatten(0, (len(videos), lengths[0]))
     count = video_token_count(model_config, lengths[0], *pixels.shape[-2:])
     token = _token(tokenizer, model_config.video_token_id)
-    texts = [expand_placeholders(text, token, [count]) for text in _chats(tokenizer, prompts, "video", model_config)]
+    texts = [expand_placeholders(text, token, [count]) for text in chats(tokenizer, prompts, model_config, "video")]
     return {**tokenise(tokenizer, texts), "pixel_values_videos": pixels}
 
 
@@ -120,7 +120,7 @@ def _pixels(image_processor: Any, pictures: Sequence[Image.Image]) -> tuple[str,
     return name, pixels
 
 
-def _chats(tokenizer: Any, prompts: Sequence[str], kind: str, model_config: Any) -> list[str]:
+def chats(tokenizer: Any, prompts: Sequence[str], model_config: Any, kind: str = "image") -> list[str]:
     """Put prompts into the chat format, with one placeholder of ``kind`` ("image", "video") in front of each.
 
     Placeholders inside a user's text are taken out: they would announce pictures that do not exist.

@@ -10,13 +10,14 @@ from torch import Tensor
 from claspkit.profiles.errors import UsageError
 
 
-def chat_texts(tokenizer: Any, prompts: Sequence[str], taken_out: Sequence[str]) -> list[str]:
-    """Put prompts, with one picture each, into the tokenizer's chat template, ready for the answer.
+def chat_texts(tokenizer: Any, prompts: Sequence[str], taken_out: Sequence[str], kind: str = "image") -> list[str]:
+    """Put prompts, with one picture or video each, into the tokenizer's chat template, ready for the answer.
 
     Args:
         tokenizer: the model's tokenizer.
         prompts: what users wrote.
         taken_out: tokens that are removed from it, for they would announce pictures that do not exist.
+        kind: "image" or "video", what each is about.
 
     Raises:
         UsageError: the tokenizer has no chat template.
@@ -31,7 +32,7 @@ def chat_texts(tokenizer: Any, prompts: Sequence[str], taken_out: Sequence[str])
         bare = prompt
         for token in taken_out:
             bare = bare.replace(token, " ")
-        turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": bare.strip()}]}]
+        turn = [{"role": "user", "content": [{"type": kind}, {"type": "text", "text": bare.strip()}]}]
         texts.append(str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)))
     return texts
 

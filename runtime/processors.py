@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 from torch import Tensor
@@ -17,13 +17,29 @@ from torch import Tensor
 from . import inputs_internvl, inputs_qwen2_5_vl, inputs_video_llava
 
 Build = Callable[[Any, Any, Sequence[Image.Image], Sequence[str], Any], dict[str, Tensor]]
+BuildVideo = Callable[[Any, Any, Sequence[Sequence[Image.Image]], Sequence[str], Any], dict[str, Tensor]]
+Chats = Callable[[Any, Sequence[str], Any, str], list[str]]
 
-INPUT_BUILDERS: dict[str, Build] = {
-    "video-llava": inputs_video_llava.build_inputs,
-    "qwen2.5-vl": inputs_qwen2_5_vl.build_inputs,
-    "internvl": inputs_internvl.build_inputs,
+
+class InputBuilder(NamedTuple):
+    """What stands in for a processor: a whole batch, or chats whose placeholders are not expanded yet."""
+
+    build: Build
+    chats: Chats
+
+
+INPUT_BUILDERS: dict[str, InputBuilder] = {
+    "video-llava": InputBuilder(inputs_video_llava.build_inputs, inputs_video_llava.chats),
+    "qwen2.5-vl": InputBuilder(inputs_qwen2_5_vl.build_inputs, inputs_qwen2_5_vl.chats),
+    "internvl": InputBuilder(inputs_internvl.build_inputs, inputs_internvl.chats),
 }
 """Families whose processor needs torchvision, by family id."""
+
+VIDEO_BUILDERS: dict[str, BuildVideo] = {
+    "video-llava": inputs_video_llava.build_video_inputs,
+    "qwen2.5-vl": inputs_qwen2_5_vl.build_video_inputs,
+}
+"""Families that take videos, by family id."""
 
 
 class SplitProcessor:
@@ -35,10 +51,10 @@ class SplitProcessor:
         image_token: the placeholder of a picture, as text.
     """
 
-    def __init__(self, image_processor: Any, tokenizer: Any, config: Any, build: Build) -> None:
+    def __init__(self, image_processor: Any, tokenizer: Any, config: Any, builder: InputBuilder) -> None:
         self.image_processor, self.tokenizer = image_processor, tokenizer
         self.image_token: str = tokenizer.convert_ids_to_tokens(config.image_token_id)
-        self._config, self._build = config, build
+        self._config, self._builder = config, builder
 
     @property
     def chat_template(self) -> str | None:
@@ -57,7 +73,11 @@ class SplitProcessor:
 
     def build(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> dict[str, Tensor]:
         """Build a left-padded batch with one picture per prompt."""
-        return self._build(self.image_processor, self.tokenizer, pictures, prompts, self._config)
+        return self._builder.build(self.image_processor, self.tokenizer, pictures, prompts, self._config)
+
+    def chats(self, prompts: Sequence[str], kind: str) -> list[str]:
+        """Put prompts, each about one "image" or "video", into the chat format; placeholders are not expanded."""
+        return self._builder.chats(self.tokenizer, prompts, self._config, kind)
 
 
 def load_processor(location: str, revision: str | None, family: str, config: Any) -> Any:

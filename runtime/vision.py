@@ -166,9 +166,15 @@ class VisionFusion:
             raise UsageError("the projector was called more often than the call has kinds of pictures")
         kind, owners = run.kinds[run.turn]
         run.turn, run.applied = run.turn + 1, True
-        seen = run.seen.pop(id(self._towers[kind.tower]))  # also where they are not needed: they are large
+        # Also where they are not needed: they are large. There are none where cached features stand in for the encoder.
+        seen = run.seen.pop(id(self._towers[kind.tower]), {})
         if self._stock(run.plan):
             return None
+        if not all(layer in seen for layer in run.plan.layers):
+            raise UsageError(
+                "the vision encoder was not run, so its layers cannot be fused here; cached features have to be fused "
+                "before they are replayed, under a plan that has the stock model's own layer alone"
+            )
         model, family, plan = self._model, self._family, run.plan
         layers = [family.patch_tokens(model, seen[layer], kind.tower) for layer in plan.layers]
         units = [owners[picture] for picture in repeated(kind.units)]

@@ -315,3 +315,14 @@ def test_workers_make_the_bytes_that_one_makes(workers: int, tmp_path: Path) -> 
             assert set(merged.digests) == set(alone.digests)
             for name in openers:
                 assert np.array_equal(merged.read(name, key.layers), alone.read(name, key.layers))
+
+
+def test_clips_are_for_encoders_that_take_them(tmp_path: Path) -> None:
+    """A list of frames for an encoder of pictures, alike or not, is refused, and nothing is encoded."""
+    openers = {name_of(0): lambda: [Image.new("RGB", (8, 8))] * 2}
+    alike, varied = FakeEncoder(), FakePictureEncoder()
+    with writing(tmp_path / "alike") as store, pytest.raises(UsageError, match="pictures only"):
+        extract(alike, openers, store)
+    with writing(tmp_path / "varied", tokens=None) as store, pytest.raises(UsageError, match="pictures only"):
+        extract(varied, openers, store)
+    assert (alike.calls, varied.calls) == ([], [])

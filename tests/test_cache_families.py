@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tiny_llava_next
 import torch
+from family_folders import save_folder
 from feature_stores import name_of
 from PIL import Image
-from test_runtime_processors import save_folder
 from tiny_tokenizer import tiny_tokenizer
 from torch import Tensor
 from transformers import LlavaNextProcessor

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
+from family_folders import save_folder
 from PIL import Image
 from profile_example import profile_fields
 from tiny_tokenizer import tiny_tokenizer
@@ -19,48 +17,8 @@ from claspkit.runtime.processors import INPUT_BUILDERS, SplitProcessor
 from claspkit.runtime.prompts import PromptReader
 from claspkit.runtime.pruner import prune
 
-TEMPLATE = (
-    "{% for turn in messages %}<|im_start|>{{ turn.role }}\n"
-    "{% for part in turn.content %}{% if part.type == 'image' %}<img-here>{% else %}{{ part.text }}{% endif %}"
-    "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 QUESTIONS = ["How many stars are there?", "What kind of place is this picture showing?"]
 PICTURES = [Image.linear_gradient("L").convert("RGB").resize(size) for size in ((90, 60), (64, 64))]
-
-
-def save_folder(name: str, folder: Path) -> None:
-    """A tiny model of the family as a transformers folder: weights, image processor, tokenizer with its template."""
-    import tiny_internvl
-    import tiny_qwen2_5_vl
-    import tiny_video_llava
-    import transformers
-
-    models = {"qwen2.5-vl": tiny_qwen2_5_vl, "internvl": tiny_internvl, "video-llava": tiny_video_llava}
-    model: Any = models[name].build()
-    with torch.no_grad():
-        model.resize_token_embeddings(600)
-    config = model.config
-    special = {"<image>": config.image_token_id, "<|im_start|>": 95, "<|im_end|>": 94}
-    run = "<image>"
-    if name == "qwen2.5-vl":
-        special |= {"<video>": config.video_token_id, "<|vision_start|>": 9, "<|vision_end|>": 8}
-        run = "<|vision_start|><image><|vision_end|>"
-        processor: Any = transformers.Qwen2VLImageProcessorPil(
-            size={"shortest_edge": 28 * 28, "longest_edge": 112 * 112}
-        )
-    elif name == "internvl":
-        side = config.vision_config.image_size[0]
-        special |= {"<img>": 93, "</img>": 92}
-        processor = transformers.GotOcr2ImageProcessorPil(size={"height": side, "width": side}, max_patches=4)
-    else:
-        special |= {"<video>": config.video_token_id}
-        side = config.vision_config.image_size
-        processor = transformers.VideoLlavaImageProcessor(
-            size={"shortest_edge": side}, crop_size={"height": side, "width": side}
-        )
-    tokenizer = tiny_tokenizer(special, TEMPLATE.replace("<img-here>", run))
-    for part in (model, processor, tokenizer):
-        part.save_pretrained(folder)
 
 
 @pytest.fixture(scope="module", params=list(INPUT_BUILDERS))

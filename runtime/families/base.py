@@ -10,7 +10,7 @@ axis of the vision encoder's hidden states: a tile, a frame, or in a packed enco
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from claspkit.profiles.budget import Scaling
-from claspkit.profiles.errors import UsageError
+from claspkit.profiles.errors import MismatchError, UsageError
 from claspkit.runtime.capture import capture
 
 
@@ -88,6 +88,8 @@ class Family(ABC):
     id: ClassVar[str]
     one_grid: ClassVar[bool] = False
     """Whether every picture is one grid of the same size, so that its layers can be cached and fed back as they are."""
+    grids: ClassVar[Mapping[int, str]] = {}
+    """Numbers in the grid of a cached record -> the encoder its layers are of; the table in docs/format-cache.md."""
 
     @abstractmethod
     def matches(self, model: nn.Module) -> bool:
@@ -114,8 +116,12 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def encode(self, model: nn.Module, pixel_values: Tensor) -> None:
-        """Run the image encoder on (B, 3, H, W) pixels, so that hooks on its blocks see every layer."""
+    def encode(self, model: nn.Module, pixel_values: Tensor, tower: str = "image") -> None:
+        """Run an encoder on (B, 3, H, W) pixels, so that hooks on its blocks see every layer."""
+
+    @abstractmethod
+    def unit_patches(self, model: nn.Module, tower: str = "image") -> int:
+        """Return P, the patch tokens that :meth:`patch_tokens` leaves of one unit."""
 
     @abstractmethod
     def patch_tokens(self, model: nn.Module, hidden: Tensor, tower: str = "image") -> Tensor:
@@ -154,6 +160,55 @@ class Family(ABC):
             inputs: what ``forward`` or ``generate`` was called with (``pixel_values``, grids, sizes ...).
         """
 
+    def record_tower(self, grid: Sequence[int]) -> str:
+        """Return the encoder whose layers a cached record with this grid holds.
+
+        Raises:
+            MismatchError: records of this family have no such grid.
+        """
+        if len(grid) not in self.grids:
+            counts = " or ".join(map(str, self.grids))
+            raise MismatchError(
+                f"a cached record has the grid {list(grid)}; those of family {self.id!r} have {counts} numbers. The "
+                "features were made for another model, or by another version: extract them again into another folder"
+            )
+        return self.grids[len(grid)]
+
+    @abstractmethod
+    def stand_ins(self, model: nn.Module, tower: str, grids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """Return what ``forward`` takes for pictures of which only the records' grids are at hand.
+
+        Args:
+            model: the model.
+            tower: the encoder that all these records are of.
+            grids: one per picture.
+
+        Returns:
+            Sizes or grids as the processor gives them, and blank pixels of the right shape that take no memory.
+        """
+
+    @abstractmethod
+    def replayed(self, model: nn.Module, patches: Mapping[str, Tensor]) -> dict[nn.Module, Callable[..., Any]]:
+        """Return forwards under which the encoders are not run and give out cached patch tokens instead.
+
+        Everything behind an encoder stays the model's own code.
+
+        Args:
+            model: the model.
+            patches: encoder -> (tokens, D) of all its pictures, one record after the other.
+
+        Returns:
+            Module -> what to call in place of its forward.
+        """
+
+    def placeholder_run(self, model: nn.Module, tokenizer: Any, token: str, tokens: int) -> str:
+        """Return the text that one ``token`` of a chat becomes for a picture of so many visual tokens."""
+        return token * tokens
+
+    def text_extras(self, model: nn.Module, input_ids: Tensor) -> dict[str, Tensor]:
+        """Return what ``forward`` wants to know of ``input_ids`` (B, S) besides the attention mask."""
+        return {}
+
     def cls_attention(self, model: nn.Module, tower: str) -> nn.Module:
         """Return the attention module whose [CLS] row scores patches, the one of the layer the stock model reads.
 
@@ -182,20 +237,21 @@ class Family(ABC):
         patches = self.patch_tokens(model, scores[:, :, None], tower)
         return list(self.projector_input(model, patches, tower).mean(dim=-1).unbind(0))
 
-    def vision_layers(self, model: nn.Module, pixel_values: Tensor) -> Tensor:
-        """Return every vision layer of a batch of pictures of one size.
+    def vision_layers(self, model: nn.Module, pixel_values: Tensor, tower: str = "image") -> Tensor:
+        """Return every vision layer of a batch of pictures of one size, or of the frames of a video.
 
         Args:
             model: the model, in eval mode.
             pixel_values: (B, 3, H, W) from the model's own image processor.
+            tower: the encoder.
 
         Returns:
             (L + 1, B, P, D) patch tokens in the model's dtype; entry 0 is the embedding output.
         """
         depth = self.facts(model).vision_depth
-        with torch.inference_mode(), capture(self.towers(model)["image"], range(depth + 1)) as seen:
-            self.encode(model, pixel_values)
-            return torch.stack([self.patch_tokens(model, seen[layer]) for layer in range(depth + 1)])
+        with torch.inference_mode(), capture(self.towers(model)[tower], range(depth + 1)) as seen:
+            self.encode(model, pixel_values, tower)
+            return torch.stack([self.patch_tokens(model, seen[layer], tower) for layer in range(depth + 1)])
 
     def project(self, model: nn.Module, fused: Tensor) -> Tensor:
         """Map fused patch tokens (B, P, D) to decoder-input visual tokens (B, N, decoder width)."""
@@ -208,6 +264,11 @@ def parts(module: Any, *names: str) -> Any:
     for name in names:
         module = getattr(module, name, module)
     return module
+
+
+def blank_pixels(model: Any, *shape: int) -> Tensor:
+    """Zeros of ``shape`` in the model's dtype, on its device, that take the memory of one number."""
+    return torch.zeros((), dtype=model.dtype, device=model.device).expand(shape)
 
 
 def repeated(counts: Sequence[int]) -> list[int]:

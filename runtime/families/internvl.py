@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isqrt, prod
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
-from .base import FamilyFacts
+from claspkit.runtime.inputs_internvl import enclosed
+
+from .base import FamilyFacts, blank_pixels
 from .llava import LlavaFamily
 
 
@@ -20,6 +23,7 @@ class InternVLFamily(LlavaFamily):
 
     id: ClassVar[str] = "internvl"
     one_grid: ClassVar[bool] = False
+    grids: ClassVar[Mapping[int, str]] = {1: "image"}
     model_type: ClassVar[str] = "internvl"
 
     def matches(self, model: nn.Module) -> bool:
@@ -66,6 +70,19 @@ class InternVLFamily(LlavaFamily):
         if not reads_norm or isinstance(tower.layernorm, nn.Identity):
             return {"image": layers}
         return {"image": nn.ModuleList([*layers[:-1], tower.layernorm])}
+
+    def unit_patches(self, model: nn.Module, tower: str = "image") -> int:
+        """Those of a tile, before the pixel shuffle."""
+        return self._tile_patches(model)
+
+    def stand_ins(self, model: nn.Module, tower: str, grids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """Pixels (tiles of all pictures, 3, H, W)."""
+        height, width = cast(Any, model).config.vision_config.image_size
+        return {"pixel_values": blank_pixels(model, sum(tiles for (tiles,) in grids), 3, height, width)}
+
+    def placeholder_run(self, model: nn.Module, tokenizer: Any, token: str, tokens: int) -> str:
+        """The placeholders between a start and an end token."""
+        return enclosed(tokenizer, token * tokens)
 
     def projector_input(self, model: nn.Module, patches: Tensor, tower: str = "image") -> Tensor:
         """Shuffle patches (U, P, D) as the model does: (U, P r^2, D / r^2) with r = ``downsample_ratio``."""

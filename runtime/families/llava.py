@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
+import torch
 from torch import Tensor, nn
 
-from .base import Family, FamilyFacts, VisualInput, parts
+from claspkit.profiles.errors import UsageError
+
+from .base import Family, FamilyFacts, VisualInput, blank_pixels, parts
 
 
 class LlavaFamily(Family):
@@ -15,6 +18,7 @@ class LlavaFamily(Family):
 
     id: ClassVar[str] = "llava"
     one_grid: ClassVar[bool] = True
+    grids: ClassVar[Mapping[int, str]] = {0: "image"}
     model_type: ClassVar[str] = "llava"
 
     def matches(self, model: nn.Module) -> bool:
@@ -58,9 +62,17 @@ class LlavaFamily(Family):
         """The CLIP encoder's layers; the tower carries them below ``vision_model`` in some releases."""
         return {"image": parts(cast(Any, model).model.vision_tower, "vision_model").encoder.layers}
 
-    def encode(self, model: nn.Module, pixel_values: Tensor) -> None:
+    def encoder(self, model: nn.Module, tower: str = "image") -> nn.Module:
+        """The module that the blocks of a tower are in, ``vision_tower``."""
+        return cast(nn.Module, cast(Any, model).model.vision_tower)
+
+    def encode(self, model: nn.Module, pixel_values: Tensor, tower: str = "image") -> None:
         """Call the tower itself: ``get_image_features`` runs it too, but also the projector."""
-        cast(Any, model).model.vision_tower(pixel_values)
+        self.encoder(model, tower)(pixel_values)
+
+    def unit_patches(self, model: nn.Module, tower: str = "image") -> int:
+        """As many as the decoder sees."""
+        return self.tokens_per_unit(model)
 
     def patch_tokens(self, model: nn.Module, hidden: Tensor, tower: str = "image") -> Tensor:
         """Drop [CLS] where ``vision_feature_select_strategy`` is "default"."""
@@ -94,6 +106,34 @@ class LlavaFamily(Family):
         count = pixels.shape[0]
         tokens = (self.tokens_per_unit(model),) * count
         return (VisualInput("image", self.placeholder_ids(model)[0], tokens, (1,) * count),)
+
+    def stand_ins(self, model: nn.Module, tower: str, grids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """Pixels (B, 3, H, W)."""
+        side = cast(Any, model).config.vision_config.image_size
+        return {"pixel_values": blank_pixels(model, len(grids), 3, side, side)}
+
+    def replayed(self, model: nn.Module, patches: Mapping[str, Tensor]) -> dict[nn.Module, Callable[..., Any]]:
+        """Each tower's own forward gives way to one that puts out the patches as every layer."""
+        return {self.encoder(model, tower): self._giving(model, tower, given) for tower, given in patches.items()}
+
+    def _giving(self, model: nn.Module, tower: str, patches: Tensor) -> Callable[..., Any]:
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        hidden = patches.unflatten(0, (-1, self.unit_patches(model, tower)))
+        left_out = self.patch_tokens(model, hidden, tower).shape[1] != hidden.shape[1]
+        if left_out:  # a [CLS] token that the model takes off again
+            hidden = torch.cat((hidden.new_zeros(len(hidden), 1, hidden.shape[2]), hidden), dim=1)
+        layers = (hidden,) * (self.facts(model).vision_depth + 1)
+
+        def forward(pixel_values: Tensor, *_: Any, **__: Any) -> Any:
+            if len(pixel_values) != len(hidden):
+                raise UsageError(
+                    f"cached features of {len(hidden)} tiles or frames were given, the model asks for those of "
+                    f"{len(pixel_values)}: give one record per picture of the batch, and one sequence per prompt"
+                )
+            return BaseModelOutputWithPooling(last_hidden_state=cast(Any, hidden), hidden_states=cast(Any, layers))
+
+        return forward
 
     def cls_attention(self, model: nn.Module, tower: str) -> nn.Module:
         """The attention of the block whose output the stock model reads."""

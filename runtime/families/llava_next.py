@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 
+import torch
 from torch import Tensor, nn
 
 from claspkit.profiles.errors import UsageError
 
-from .base import FamilyFacts, VisualInput
+from .base import FamilyFacts, VisualInput, blank_pixels
 from .llava import LlavaFamily
 
 
@@ -24,6 +25,7 @@ class LlavaNextFamily(LlavaFamily):
 
     id: ClassVar[str] = "llava-next"
     one_grid: ClassVar[bool] = False
+    grids: ClassVar[Mapping[int, str]] = {2: "image"}
     model_type: ClassVar[str] = "llava_next"
 
     def facts(self, model: nn.Module) -> FamilyFacts:
@@ -38,9 +40,18 @@ class LlavaNextFamily(LlavaFamily):
         """Those of all its tiles; padding is cut after the encoder only."""
         return self.picture_layout(model, size)[0] * self.tokens_per_unit(model)
 
-    def encode(self, model: nn.Module, pixel_values: Tensor) -> None:
+    def encode(self, model: nn.Module, pixel_values: Tensor, tower: str = "image") -> None:
         """Run the tower on (B, 3, H, W), or on every tile of (B, tiles, 3, H, W), padding tiles included."""
-        super().encode(model, pixel_values.flatten(0, -4))
+        super().encode(model, pixel_values.flatten(0, -4), tower)
+
+    def stand_ins(self, model: nn.Module, tower: str, grids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """Pixels (B, most tiles, 3, H, W) and ``image_sizes`` (B, 2), which the grids are."""
+        side = cast(Any, model).config.vision_config.image_size
+        tiles = [self.picture_layout(model, (height, width))[0] for height, width in grids]
+        return {
+            "pixel_values": blank_pixels(model, len(grids), max(tiles), 3, side, side),
+            "image_sizes": torch.tensor([list(grid) for grid in grids], device=cast(Any, model).device),
+        }
 
     def visual_inputs(self, model: nn.Module, inputs: Mapping[str, Any]) -> tuple[VisualInput, ...]:
         """Tiles and tokens of every picture from its height and width in ``image_sizes`` (B, 2).

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from claspkit.profiles.errors import UsageError
+from claspkit.runtime.inputs_qwen2_5_vl import token_types
 
-from .base import Family, FamilyFacts, VisualInput
+from .base import Family, FamilyFacts, VisualInput, blank_pixels
 
 REFERENCE_SIDE = 1008
 """Pixels along one side of the picture that budgets refer to: the 1296 visual tokens for which the paper states its
@@ -29,6 +31,7 @@ class Qwen2_5VLFamily(Family):
     """
 
     id: ClassVar[str] = "qwen2.5-vl"
+    grids: ClassVar[Mapping[int, str]] = {3: "image", 4: "video"}
     model_type: ClassVar[str] = "qwen2_5_vl"
 
     def matches(self, model: nn.Module) -> bool:
@@ -76,20 +79,57 @@ class Qwen2_5VLFamily(Family):
         blocks = cast(nn.ModuleList, cast(Any, model).model.visual.blocks)
         return {kind: blocks for kind, *_ in _KINDS}
 
-    def encode(self, model: nn.Module, pixel_values: Tensor) -> None:
-        """Cut pictures (B, 3, H, W) into patches as the image processor does, and run the encoder.
+    def encode(self, model: nn.Module, pixel_values: Tensor, tower: str = "image") -> None:
+        """Cut pictures (B, 3, H, W) or videos (B, frames, 3, H, W) into patches as processors do, and run the encoder.
 
         Raises:
             UsageError: H and W are no multiples of a merged patch's side, or the pixels are cut already.
         """
-        rows, columns = self._merged_grid(model, pixel_values)
+        times, rows, columns = self._merged_grid(model, pixel_values)
         vision = cast(Any, model).config.vision_config
-        merge, patch = vision.spatial_merge_size, vision.patch_size
-        cut = pixel_values.unflatten(3, (columns, merge, patch)).unflatten(2, (rows, merge, patch))
-        patches = cut.permute(0, 2, 5, 3, 6, 1, 4, 7)  # (B, rows, columns, merge, merge, channels, patch, patch)
-        still = patches.unsqueeze(6).expand(*(-1,) * 6, vision.temporal_patch_size, -1, -1)  # a picture does not move
-        grid = torch.tensor([[1, rows * merge, columns * merge]] * len(pixel_values), device=pixel_values.device)
-        cast(Any, model).model.visual(still.flatten(5).flatten(0, 4), grid_thw=grid)
+        merge, patch, frames = vision.spatial_merge_size, vision.patch_size, vision.temporal_patch_size
+        moving = pixel_values if pixel_values.ndim == 5 else pixel_values[:, None].expand(-1, frames, -1, -1, -1)
+        cut = moving.unflatten(4, (columns, merge, patch)).unflatten(3, (rows, merge, patch))
+        cut = cut.unflatten(1, (times, frames))
+        patches = cut.permute(0, 1, 4, 7, 5, 8, 3, 2, 6, 9)  # (B, t, rows, columns, merge, merge, channels, ...)
+        grid = torch.tensor([[times, rows * merge, columns * merge]] * len(moving), device=moving.device)
+        cast(Any, model).model.visual(patches.flatten(6).flatten(0, 5), grid_thw=grid)
+
+    def unit_patches(self, model: nn.Module, tower: str = "image") -> int:
+        """A unit is a patch."""
+        return 1
+
+    def stand_ins(self, model: nn.Module, tower: str, grids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """Packed patches (sum of t h w, values of a patch), and the first three numbers of each grid, (B, 3)."""
+        vision = cast(Any, model).config.vision_config
+        device = cast(Any, model).device
+        sizes = torch.tensor([list(grid[:3]) for grid in grids], device=device)
+        values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+        _, pixels, grid_name = next(kind for kind in _KINDS if kind[0] == tower)
+        return {pixels: blank_pixels(model, int(sizes.prod(-1).sum()), values), grid_name: sizes}
+
+    def replayed(self, model: nn.Module, patches: Mapping[str, Tensor]) -> dict[nn.Module, Callable[..., Any]]:
+        """The patch embedding gives out the patches and every block what it takes in.
+
+        Windows, merger and raster order stay the encoder's own.
+        """
+        visual = cast(Any, model).model.visual
+        turns = cycle([patches[kind] for kind, *_ in _KINDS if kind in patches])
+
+        def embed(pixels: Tensor) -> Tensor:
+            given = next(turns)
+            if len(given) != len(pixels):
+                raise UsageError(
+                    f"cached features of {len(given)} patches were given, the model asks for those of {len(pixels)}: "
+                    "give one record per picture of the batch, and one sequence per prompt"
+                )
+            return given
+
+        return {visual.patch_embed: embed, **dict.fromkeys(visual.blocks, _handed_on)}
+
+    def text_extras(self, model: nn.Module, input_ids: Tensor) -> dict[str, Tensor]:
+        """The token types from which the model computes positions."""
+        return {"mm_token_type_ids": token_types(input_ids, *self.placeholder_ids(model))}
 
     def patch_tokens(self, model: nn.Module, hidden: Tensor, tower: str = "image") -> Tensor:
         """Nothing is split off; every patch is a unit of its own: (U, D) -> (U, 1, D)."""
@@ -137,14 +177,19 @@ class Qwen2_5VLFamily(Family):
             found.append(VisualInput(kind, token_id, tuple(n // per_token for n in patches), tuple(patches)))
         return tuple(found)
 
-    def vision_layers(self, model: nn.Module, pixel_values: Tensor) -> Tensor:
-        """As :meth:`Family.vision_layers`, patches in the order in which the image processor packs them."""
-        layers = super().vision_layers(model, pixel_values)  # (L + 1, B * P, 1, D)
+    def vision_layers(self, model: nn.Module, pixel_values: Tensor, tower: str = "image") -> Tensor:
+        """As :meth:`Family.vision_layers`, patches in the order in which the processor packs them.
+
+        ``pixel_values`` may be (B, frames, 3, H, W) too: videos whose frames fill whole temporal patches.
+        """
+        layers = super().vision_layers(model, pixel_values, tower)  # (L + 1, B * P, 1, D)
         vision = cast(Any, model).config.vision_config
         window = vision.window_size // vision.spatial_merge_size // vision.patch_size
-        order = window_order(*self._merged_grid(model, pixel_values), window).to(layers.device)
-        walked = layers.view(layers.shape[0], len(pixel_values), len(order), -1, layers.shape[-1])
-        return walked[:, :, order.argsort()].flatten(2, 3)
+        times, rows, columns = self._merged_grid(model, pixel_values)
+        order = window_order(rows, columns, window).to(layers.device)  # windows do not reach through time
+        walked = layers.view(layers.shape[0], len(pixel_values) * times, len(order), -1, layers.shape[-1])
+        packed: Tensor = walked[:, :, order.argsort()].flatten(1, 3)
+        return packed.reshape(len(packed), len(pixel_values), -1, packed.shape[-1])
 
     def project(self, model: nn.Module, fused: Tensor) -> Tensor:
         """Merge patches (B, P, D) in the order of :meth:`vision_layers` into tokens (B, N, decoder width)."""
@@ -152,17 +197,24 @@ class Qwen2_5VLFamily(Family):
         return merged.view(len(fused), -1, merged.shape[-1])
 
     @staticmethod
-    def _merged_grid(model: nn.Module, pixel_values: Tensor) -> tuple[int, int]:
-        """Visual tokens along the height and the width of pictures (B, 3, H, W)."""
+    def _merged_grid(model: nn.Module, pixel_values: Tensor) -> tuple[int, int, int]:
+        """Visual tokens along time, height and width of pictures (B, 3, H, W) or videos (B, frames, 3, H, W)."""
         vision = cast(Any, model).config.vision_config
         side = vision.patch_size * vision.spatial_merge_size
         height, width = pixel_values.shape[-2:]
-        if pixel_values.ndim != 4 or height % side or width % side:
+        frames = pixel_values.shape[1] if pixel_values.ndim == 5 else vision.temporal_patch_size
+        if pixel_values.ndim not in (4, 5) or height % side or width % side or frames % vision.temporal_patch_size:
             raise UsageError(
-                f"this encoder takes pictures (B, 3, H, W) with sides that are multiples of {side} pixels, got "
+                f"this encoder takes pictures (B, 3, H, W) with sides that are multiples of {side} pixels, or videos "
+                f"(B, frames, 3, H, W) with a multiple of {vision.temporal_patch_size} frames, got "
                 f"{tuple(pixel_values.shape)}"
             )
-        return height // side, width // side
+        return frames // vision.temporal_patch_size, height // side, width // side
+
+
+def _handed_on(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    """A block that does nothing."""
+    return hidden_states
 
 
 def window_order(rows: int, columns: int, window: int) -> Tensor:

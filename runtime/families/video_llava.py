@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
-from .base import FamilyFacts, VisualInput, parts
+from claspkit.profiles.errors import UsageError
+
+from .base import FamilyFacts, VisualInput, blank_pixels, parts
 from .llava import LlavaFamily
 
 
@@ -22,6 +25,7 @@ class VideoLlavaFamily(LlavaFamily):
 
     id: ClassVar[str] = "video-llava"
     one_grid: ClassVar[bool] = False
+    grids: ClassVar[Mapping[int, str]] = {1: "image", 3: "video"}
     model_type: ClassVar[str] = "video_llava"
 
     def matches(self, model: nn.Module) -> bool:
@@ -47,13 +51,35 @@ class VideoLlavaFamily(LlavaFamily):
 
     def towers(self, model: nn.Module) -> dict[str, nn.ModuleList]:
         """The CLIP layers of both towers."""
-        trunk: Any = model.model
-        named = {"image": trunk.image_tower, "video": trunk.video_tower}
-        return {name: parts(tower, "vision_model").encoder.layers for name, tower in named.items()}
+        return {name: parts(self.encoder(model, name), "vision_model").encoder.layers for name in ("image", "video")}
 
-    def encode(self, model: nn.Module, pixel_values: Tensor) -> None:
-        """Call the picture tower."""
-        cast(Any, model).model.image_tower(pixel_values)
+    def encoder(self, model: nn.Module, tower: str = "image") -> nn.Module:
+        """``image_tower`` or ``video_tower``."""
+        trunk: Any = cast(Any, model).model
+        return cast(nn.Module, {"image": trunk.image_tower, "video": trunk.video_tower}[tower])
+
+    def unit_patches(self, model: nn.Module, tower: str = "image") -> int:
+        """A frame has its [CLS] token among them."""
+        return self.tokens_per_frame(model) if tower == "video" else super().unit_patches(model, tower)
+
+    def stand_ins(self, model: nn.Module, tower: str, grids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """Pixels (B, 3, H, W) of pictures, (B, frames, 3, H, W) of videos.
+
+        Raises:
+            UsageError: videos of different lengths, which the model takes in no batch.
+        """
+        side = cast(Any, model).config.vision_config.image_size
+        if tower == "image":
+            known = inspect.signature(type(model).forward).parameters
+            name = "pixel_values" if "pixel_values" in known else "pixel_values_images"
+            return {name: blank_pixels(model, len(grids), 3, side, side)}
+        lengths = sorted({grid[0] for grid in grids})
+        if len(lengths) != 1:
+            raise UsageError(
+                f"the cached videos of one batch have {lengths} frames; this model takes equally many of each: sample "
+                "the same number when they are encoded"
+            )
+        return {"pixel_values_videos": blank_pixels(model, len(grids), lengths[0], 3, side, side)}
 
     def patch_tokens(self, model: nn.Module, hidden: Tensor, tower: str = "image") -> Tensor:
         """Frames keep [CLS]; pictures as LLaVA's."""
