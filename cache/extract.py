@@ -11,7 +11,7 @@ bits. Where token counts differ, every image is a pass of its own, its tiles or 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from claspkit.profiles.errors import BadDataError, MismatchError, UsageError
 
 from .encoding import ClipEncoder, EncodedPicture, Picture, PictureEncoder, VisionEncoder
-from .layout import SHARD_BYTES, Features, image_shape, shard_bytes_needed
+from .layout import SHARD_BYTES, Features, image_bytes, image_shape, shard_bytes_needed
 from .manifest import Grid
 from .process import require_space
 from .store import FeatureStore
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["ClipEncoder", "ExtractReport", "Picture", "PictureEncoder", "VisionEncoder", "extract"]
 
 Openers = Mapping[str, Callable[[], Picture]]
+Reject = Callable[[str, str], None]
+"""Called with the SHA-256 hex of an image that cannot be used, and why."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,7 @@ class ExtractReport:
     """What an extraction did.
 
     Attributes:
-        vision_passes: images sent through the vision tower to be stored; the rows that fill up the last batch
-            are not counted.
+        vision_passes: images sent through the vision tower; the rows that fill up a batch are not counted.
         images: images in the store now, of those asked for.
         bytes: bytes of the shards written.
     """
@@ -62,6 +63,8 @@ def extract(
     shard_bytes: int = SHARD_BYTES,
     progress: Callable[[int, int], None] | None = None,
     worker: tuple[int, int] = (0, 1),
+    written: Callable[[int], None] | None = None,
+    reject: Reject | None = None,
 ) -> ExtractReport:
     """Compute and store the features of those of ``images`` that the store does not have.
 
@@ -80,10 +83,13 @@ def extract(
         progress: called with (images done, images to do) after each batch.
         worker: (index, count): take only the images whose digest, read as a number, leaves ``index`` when divided
             by ``count``. Each of ``count`` processes fills a store of its own, and ``merge.merge`` makes them one.
+        written: called with the bytes that a batch takes in its shard, before ``progress``.
+        reject: takes each image that does not open with a BadDataError, or that the model gives NaN or infinity
+            for, and the rest goes on; None lets the first of them end the extraction.
 
     Raises:
-        BadDataError: the model gave NaN or infinity for some images, which the text names; the others of
-            their batch are stored.
+        BadDataError: without ``reject``, an image did not open, or the model gave NaN or infinity for some, which
+            the text names; the others of their batch are stored.
         MismatchError: the model's layers, tokens or width are not those of the store's key.
         ResourceError: not enough disk space, or the writing process died.
         UsageError: a clip for a model that takes none.
@@ -95,19 +101,26 @@ def extract(
     before = len(mine) - len(todo)
     if not todo:
         return ExtractReport(0, before, 0)
-    run = _plan(model, todo, images, store, batch_size)
-    require_space(store.folder, run.needed, f"the features of {len(todo)} images")
-    with store.writer(shard_bytes=shard_bytes, expected=len(todo)) as writer:
-        for start in range(0, len(todo), run.rows):
-            names = run.order[start : start + run.rows]
-            hidden, grids = run.encode([images[name]() for name in names])
-            _store_batch(names, hidden, grids, store.key.dtype, writer)
+    run = _plan(model, todo, images, store, batch_size, reject)
+    require_space(store.folder, run.needed, f"the features of {len(run.order)} images")
+    passes = kept = 0
+    with store.writer(shard_bytes=shard_bytes, expected=len(run.order)) as writer:
+        for start in range(0, len(run.order), run.rows):
+            asked = run.order[start : start + run.rows]
+            opened = _open(asked, images, reject)
+            if opened:
+                hidden, grids = run.encode(list(opened.values()))
+                passes += len(opened)
+                good = _store_batch(list(opened), hidden, grids, store.key.dtype, writer, reject)
+                kept += good
+                if written is not None:
+                    written(good * image_bytes(store.key, hidden.shape[2]))
             if progress is not None:
-                progress(start + len(names), len(todo))
-    return ExtractReport(len(todo), before + len(todo), writer.bytes)
+                progress(len(todo) - len(run.order) + start + len(asked), len(todo))
+    return ExtractReport(passes, before + kept, writer.bytes)
 
 
-def share_of(images: Openers, worker: tuple[int, int]) -> list[str]:
+def share_of(images: Iterable[str], worker: tuple[int, int]) -> list[str]:
     """The digests that fall to worker (index, count), in the given order.
 
     Raises:
@@ -135,6 +148,7 @@ def _plan(
     images: Openers,
     store: FeatureStore,
     batch_size: int,
+    reject: Reject | None,
 ) -> _Run:
     key = store.key
     if key.tokens is not None:
@@ -142,10 +156,23 @@ def _plan(
         needed = shard_bytes_needed(key, len(todo))
         return _Run(todo, batch_size, needed, lambda batch: _encode_batch(alike, batch, batch_size, store))
     varied = _picture_encoder(model, store)
-    tokens = {name: _tokens(varied, images[name]()) for name in todo}
+    tokens = {name: _tokens(varied, image) for each in todo for name, image in _open([each], images, reject).items()}
     needed = sum(shard_bytes_needed(key, count, each) for each, count in Counter(tokens.values()).items())
-    order = sorted(todo, key=lambda name: tokens[name])
+    order = sorted(tokens, key=lambda name: tokens[name])
     return _Run(order, 1, needed, lambda batch: _encode_one(varied, batch[0], store))
+
+
+def _open(names: Sequence[str], images: Openers, reject: Reject | None) -> dict[str, Picture]:
+    """The images that open, by name; the others are rejected."""
+    opened: dict[str, Picture] = {}
+    for name in names:
+        try:
+            opened[name] = images[name]()
+        except BadDataError as error:
+            if reject is None:
+                raise
+            reject(name, str(error))
+    return opened
 
 
 def _encoder(model: LoadedModel | VisionEncoder | PictureEncoder) -> VisionEncoder:
@@ -224,22 +251,29 @@ def _mismatch(hidden: Tensor, store: FeatureStore) -> MismatchError:
 
 
 def _store_batch(
-    names: Sequence[str], hidden: Tensor, grids: Sequence[Grid], dtype: str, writer: FeatureWriter
-) -> None:
-    """Write the good rows, then complain about the others."""
+    names: Sequence[str],
+    hidden: Tensor,
+    grids: Sequence[Grid],
+    dtype: str,
+    writer: FeatureWriter,
+    reject: Reject | None,
+) -> int:
+    """Write the good rows, then complain about the others; returns how many were good."""
     stored: Features = to_stored(hidden, dtype)
-    bad: list[int] = []
+    bad: dict[str, str] = {}
     for row, name in enumerate(names):
         try:
             writer.add(name, stored[row], grids[row])
         except BadDataError:
-            bad.append(row)
-    if bad:
-        from_model = not bool(torch.isfinite(hidden[bad]).all())
-        why = (
-            "the model computed NaN or infinity; try it in float32 or bfloat16"
-            if from_model
-            else f"values are too large for {dtype}; store them as bfloat16"
-        )
-        listed = ", ".join(names[row] for row in bad)
-        raise BadDataError(f"no usable features for {len(bad)} images ({why}): {listed}")
+            bad[name] = (
+                f"values are too large for {dtype}; store them as bfloat16"
+                if bool(torch.isfinite(hidden[row]).all())
+                else "the model computed NaN or infinity; try it in float32 or bfloat16"
+            )
+    if bad and reject is None:
+        why = " or ".join(dict.fromkeys(bad.values()))
+        raise BadDataError(f"no usable features for {len(bad)} images ({why}): {', '.join(bad)}")
+    for name, reason in bad.items():
+        assert reject is not None
+        reject(name, f"no usable features: {reason}")
+    return len(names) - len(bad)

@@ -26,6 +26,7 @@ from .plan import make_plan
 from .plan_cache import ALL, CacheChoice, parse_picture
 from .plan_table import render_plan
 from .probe import probe_machine
+from .rejects import read_rejects
 from .report import render_report
 from .schedule import parse_stages
 from .table import print_summary
@@ -196,7 +197,7 @@ def _progress(folder: RunFolder) -> dict[str, Any]:
     progress: dict[str, Any] = {"model": facts["model"], "per class": facts["per_class"]}
     if folder.samples.exists():
         data = read_samples(folder)
-        progress |= {"samples": len(data.samples), "quarantined": len(data.quarantine)}
+        progress |= {"samples": len(data.samples), "quarantined": len(data.quarantine) + len(read_rejects(folder))}
     if folder.labels.exists():
         progress["labels"] = len(read_records(folder.labels))
     if folder.ledger.exists():

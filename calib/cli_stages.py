@@ -14,6 +14,7 @@ from rich.console import Console
 from .config import RunConfig
 from .folder import RunFolder
 from .pipeline import Pipeline
+from .plan_cache import ALL
 from .progress import Reporter
 from .schedule import parse_stages
 from .sources import parse_columns
@@ -62,6 +63,14 @@ Dtype = Annotated[
     typer.Option(help="float32, float16 or bfloat16; default: the checkpoint's, float32 on a CPU."),
 ]
 BlockSize = Annotated[int, typer.Option(min=1, max=4096, help="Samples per batch.")]
+CacheLayers = Annotated[
+    str, typer.Option(help="Vision layers to cache: all, prototypes (what the search reads), or a list 3,12,23.")
+]
+CacheDtype = Annotated[str, typer.Option(help="Values of the feature cache: float16, bfloat16, float32 or int8.")]
+CacheWorkers = Annotated[
+    int,
+    typer.Option(min=1, max=256, help="Processes that fill the feature cache, each with a model of its own."),
+]
 Out = Annotated[Path | None, typer.Option(help="Run folder; default runs/MODEL.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Delete this run's results and start over.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout, nothing else.")]
@@ -92,6 +101,9 @@ def stage_command(until: str) -> Callable[..., None]:
         device: Device = "cpu",
         dtype: Dtype = None,
         block_size: BlockSize = 32,
+        cache_layers: CacheLayers = ALL,
+        cache_dtype: CacheDtype = "float16",
+        cache_workers: CacheWorkers = 1,
         out: Out = None,
         fresh: Fresh = False,
         as_json: AsJson = False,
@@ -118,10 +130,12 @@ def stage_command(until: str) -> Callable[..., None]:
             device=device,
             dtype=dtype,
             block_size=block_size,
+            cache_layers=cache_layers,
+            cache_dtype=cache_dtype,
         )
         folder = RunFolder(out or Path("runs") / re.sub(r"[^\w.-]+", "-", model.strip("/.")))
         reporter = Reporter(quiet=as_json)
-        outcome = Pipeline(config, folder, reporter).run(until=until, fresh=fresh)
+        outcome = Pipeline(config, folder, reporter).run(until=until, fresh=fresh, cache_workers=cache_workers)
         if outcome is None:
             reporter.say(f"done up to {until!r} in {folder.root}; `claspkit calibrate` with the same options goes on")
         elif as_json:

@@ -40,6 +40,8 @@ class RunConfig:
         device: torch device.
         dtype: weights' dtype; None for the default.
         block_size: samples per batch and ledger entry.
+        cache_layers: vision layers in the feature cache: "all", "prototypes" or numbers such as "3,12,23".
+        cache_dtype: dtype of its values, one of ``claspkit.cache.DTYPES``.
     """
 
     model: str
@@ -63,11 +65,17 @@ class RunConfig:
     device: str = "cpu"
     dtype: str | None = None
     block_size: int = 32
+    cache_layers: str = "all"
+    cache_dtype: str = "float16"
 
     def to_dict(self) -> dict[str, Any]:
         """As a JSON object."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return plain
+
+
+_LATER = {name: getattr(RunConfig, name) for name in ("cache_layers", "cache_dtype")}
+"""Options that came after the first locks were written, with their defaults."""
 
 
 def lock(folder: Path, facts: dict[str, Any]) -> None:
@@ -102,6 +110,8 @@ def lock(folder: Path, facts: dict[str, Any]) -> None:
 def read_lock(folder: Path) -> dict[str, Any]:
     """Return the facts a run was locked with.
 
+    An option that is younger than the lock has its default there, which is what the run did.
+
     Raises:
         CorruptError: no run here, or a damaged lock file.
     """
@@ -116,7 +126,7 @@ def read_lock(folder: Path) -> dict[str, Any]:
         raise CorruptError(f"{path} is damaged ({error}); run again with --fresh to start over") from error
     if not intact:
         raise CorruptError(f"{path} does not match its own digest; run again with --fresh to start over")
-    return facts
+    return _LATER | facts
 
 
 def _show(facts: dict[str, Any], name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from claspkit.profiles.errors import CorruptError
 
 from .samples import Sample
 from .sources import LoadResult, Quarantined
+
+_WORKER = re.compile(r"cache-[0-9]+")
 
 _MAX_LIST = 2_000_000_000  # bytes of samples.json: 18,000 samples take about 10 MB
 
@@ -41,6 +44,20 @@ class RunFolder:
     def features(self) -> Path:
         """The feature cache."""
         return self.root / "cache"
+
+    def worker_features(self, index: int) -> Path:
+        """What worker ``index`` computes, until it is merged into the feature cache."""
+        return self.root / f"cache-{index}"
+
+    @property
+    def left_by_workers(self) -> list[Path]:
+        """Such folders that are there, sorted."""
+        return sorted(path for path in self.root.glob("cache-*") if _WORKER.fullmatch(path.name) and path.is_dir())
+
+    @property
+    def rejects(self) -> Path:
+        """Pictures that could not be used when their features were to be computed, one checksummed line each."""
+        return self.root / "quarantine.jsonl"
 
     @property
     def ledger(self) -> Path:

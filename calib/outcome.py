@@ -122,6 +122,8 @@ def build_profile(findings: Findings) -> Profile:
                     "python": platform.python_version(),
                     **{name: version(name) for name in _ENVIRONMENT},
                     "device": config.device,
+                    # Only where it is not what it always was: other values of a cache may change what is found.
+                    **({"features": config.cache_dtype} if config.cache_dtype != RunConfig.cache_dtype else {}),
                 },
                 "ledger_sha256": ledger.sha256,
                 "candidate_evaluations": ledger.evaluations,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +17,6 @@ from typing import TypeVar
 
 import torch
 
-from claspkit.cache.encoder import feature_key
-from claspkit.cache.extract import extract
 from claspkit.cache.store import FeatureStore
 from claspkit.profiles.budget import Budget, prunes_before_decoder
 from claspkit.profiles.errors import UsageError
@@ -31,11 +29,13 @@ from claspkit.runtime.models import LoadedModel, load_model
 
 from .config import RunConfig, lock
 from .evaluator import Evaluator
+from .features import Cached, fill_cache
 from .folder import RunFolder, read_samples, write_samples
-from .images import open_image
 from .ledger import Ledger
 from .outcome import Findings, Outcome, finish, label_source
-from .progress import Advance, Reporter
+from .plan_cache import check_dtype, choose_layers
+from .progress import Reporter, steps
+from .rejects import leave_out
 from .samples import Sample, sample_order, split_holdout
 from .schedule import describe_budget, run_budget
 from .search import MIN_SAMPLES, ClassData, Search, decide
@@ -81,8 +81,13 @@ class Pipeline:
     folder: RunFolder
     report: Reporter
 
-    def run(self, *, until: str = "profile", fresh: bool = False) -> Outcome | None:
+    def run(self, *, until: str = "profile", fresh: bool = False, cache_workers: int = 1) -> Outcome | None:
         """Run all stages up to ``until``; returns the outcome if that is the last one.
+
+        Args:
+            until: the last stage to run, one of :data:`STAGES`.
+            fresh: delete the run's results first.
+            cache_workers: processes that fill the feature cache; decides nothing but time.
 
         Raises:
             ClaspError: with the exit code of its kind; everything finished so far stays on disk.
@@ -104,13 +109,14 @@ class Pipeline:
         if last < STAGES.index("cache"):
             return None
         with times.stage("cache"):
-            store, pictures = self._features(loaded, classes)
+            cached = self._features(loaded, classes, cache_workers)
+            classes, data = leave_out(cached.rejects, classes, data)
         if last < STAGES.index("search"):
             return None
         ledger = Ledger.open(self.folder.ledger)
         try:
             with times.stage("search"):
-                winners = self._search(loaded, store, budget, space, classes, ledger)
+                winners = self._search(loaded, cached.store, budget, space, classes, ledger)
             if last < STAGES.index("profile"):
                 return None
             verdicts = decide(classes, winners, space, ledger, self.config.seed)
@@ -125,7 +131,7 @@ class Pipeline:
                 verdicts=verdicts,
                 ledger=ledger,
                 facts=loaded.family.facts(loaded.model),
-                pictures=pictures,
+                pictures=cached.pictures,
                 seconds=times.seconds,
             )
             return finish(findings, self.folder)
@@ -138,6 +144,7 @@ class Pipeline:
         _one_of("--strategy", config.strategy, STRATEGIES)
         _one_of("--router", config.router, BACKENDS)
         dtype = _one_of("--dtype", config.dtype, DTYPES) if config.dtype else None
+        check_dtype(config.cache_dtype)
         self.report.say(f"model: loading {config.model}")
         loaded = load_model(config.model, device=config.device, dtype=dtype, revision=config.revision)
         budget = run_budget(
@@ -154,6 +161,7 @@ class Pipeline:
                 "does not hold: such a schedule can be run and planned, but not calibrated. Start at layer 1 or later, "
                 "for example --stage 2:300"
             )
+        choose_layers(config.cache_layers, loaded.family.facts(loaded.model))
         space = make_space(loaded.spec.default_layer, config.rhos or RHO_GRID)
         facts = {
             **config.to_dict(),
@@ -188,7 +196,7 @@ class Pipeline:
                 backend,
                 self.folder.labels,
                 overrides=self.config.router != "rules",
-                progress=_steps(advance),
+                progress=steps(advance),
             )
         by_class = Counter(label.intent for label in labels)
         by_source = Counter(label_source(label) for label in labels)
@@ -211,20 +219,11 @@ class Pipeline:
                 )
         return classes
 
-    def _features(self, loaded: LoadedModel, classes: Sequence[ClassData]) -> tuple[FeatureStore, int]:
-        """Make sure the cache holds every picture; returns it and the number of pictures it holds for this run."""
-        key = feature_key(loaded)
+    def _features(self, loaded: LoadedModel, classes: Sequence[ClassData], workers: int) -> Cached:
+        """Make sure the cache holds every picture that can be used."""
         used = {s.image_sha256: s.image for c in classes for s in (*c.search, *c.holdout)}
         root = self._source.sample_root
-        openers = {sha: (lambda name=name, sha=sha: open_image(name, root, sha)) for sha, name in sorted(used.items())}
-        repair = f"claspkit cache repair {self.folder.root}"
-        store = FeatureStore.open(self.folder.features, key, write=True, repair=repair)
-        try:
-            with self.report.task("cache", len(openers), "pictures") as advance:
-                extract(loaded, openers, store, batch_size=self.config.block_size, progress=_steps(advance))
-        finally:
-            store.close()
-        return FeatureStore.open(self.folder.features, key, repair=repair), len(openers)
+        return fill_cache(self.config, loaded, dict(sorted(used.items())), root, self.folder, self.report, workers)
 
     @property
     def _source(self) -> SourceOptions:
@@ -275,28 +274,17 @@ def _one_of(option: str, name: str, rows: Mapping[str, T]) -> T:
     return rows[name]
 
 
-def _steps(advance: Advance) -> Callable[[int, int], None]:
-    """Turn "n of m done" calls into the steps between them."""
-    before = 0
-
-    def progress(done: int, _: int) -> None:
-        nonlocal before
-        advance(done - before)
-        before = done
-
-    return progress
-
-
 def _start_over(folder: RunFolder) -> None:
     """Delete a run's own files, and nothing else that may lie in its folder."""
     for path in (
         folder.root / "config.lock.json",
         folder.samples,
+        folder.rejects,
         folder.labels,
         folder.ledger,
         folder.report,
         folder.summary,
     ):
         path.unlink(missing_ok=True)
-    for path in (folder.images, folder.features, folder.profile.parent):
+    for path in (folder.images, folder.features, *folder.left_by_workers, folder.profile.parent):
         shutil.rmtree(path, ignore_errors=True)

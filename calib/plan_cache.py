@@ -51,6 +51,16 @@ def parse_picture(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def check_dtype(dtype: str) -> None:
+    """Refuse a dtype that no cache has.
+
+    Raises:
+        UsageError: names those there are.
+    """
+    if dtype not in _VALUE_BYTES:
+        raise UsageError(f"--cache-dtype {dtype!r} does not exist; there are: {', '.join(_VALUE_BYTES)}")
+
+
 def choose_layers(text: str, facts: FamilyFacts) -> tuple[int, ...]:
     """Turn a layer set into layer numbers, ascending, ``hidden_states`` indexing (0 = embeddings).
 
@@ -92,8 +102,7 @@ def cache_plan(facts: FamilyFacts, per_class: int, choice: CacheChoice, machine:
     Raises:
         UsageError: an unknown dtype, or layers as in :func:`choose_layers`.
     """
-    if choice.dtype not in _VALUE_BYTES:
-        raise UsageError(f"--cache-dtype {choice.dtype!r} does not exist; there are: {', '.join(_VALUE_BYTES)}")
+    check_dtype(choice.dtype)
     layers, needed = choose_layers(choice.layers, facts), make_space(facts.default_layer).layers
     pictures = per_class * len(INTENT_IDS)
     record = record_bytes(facts, len(layers), choice.dtype)

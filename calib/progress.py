@@ -22,6 +22,18 @@ LINE_SECONDS = 10.0
 Advance = Callable[[int], None]
 
 
+def steps(advance: Advance) -> Callable[[int, int], None]:
+    """Turn "n of m done" calls into the steps between them."""
+    before = 0
+
+    def progress(done: int, _: int) -> None:
+        nonlocal before
+        advance(done - before)
+        before = done
+
+    return progress
+
+
 class Reporter:
     """Tells a person what a long run is doing.
 
@@ -55,8 +67,15 @@ class Reporter:
         return tell
 
     @contextmanager
-    def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
-        """Show a task of ``total`` units; yields a function to call with the units just done."""
+    def task(self, name: str, total: int, unit: str, detail: Callable[[], str] = str) -> Iterator[Advance]:
+        """Show a task of ``total`` units; yields a function to call with the units just done.
+
+        Args:
+            name: of the task.
+            total: units there are.
+            unit: their name.
+            detail: says what else is to be shown, asked whenever something is.
+        """
         if self._quiet or total == 0:
             yield lambda _: None
         elif self.console.is_terminal:
@@ -65,23 +84,24 @@ class Reporter:
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn(unit),
+                TextColumn("{task.fields[detail]}"),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
             )
             with Progress(*columns, console=self.console) as live:
-                task = live.add_task(name, total=total)
-                yield lambda count: live.advance(task, count)
+                task = live.add_task(name, total=total, detail=detail())
+                yield lambda count: live.update(task, advance=count, detail=detail())
         else:
-            lines = _Lines(self.say, name, total, unit)
+            lines = _Lines(self.say, name, total, unit, detail)
             yield lines.advance
             lines.end()
 
 
 class _Lines:
-    """Plain progress: ``name: done / total unit, rate, time left``."""
+    """Plain progress: ``name: done / total unit, detail, rate, time left``."""
 
-    def __init__(self, say: Callable[[str], None], name: str, total: int, unit: str) -> None:
-        self._say, self._name, self._total, self._unit = say, name, total, unit
+    def __init__(self, say: Callable[[str], None], name: str, total: int, unit: str, detail: Callable[[], str]) -> None:
+        self._say, self._name, self._total, self._unit, self._detail = say, name, total, unit, detail
         self._done = 0
         self._start = self._last = time.monotonic()
 
@@ -92,8 +112,13 @@ class _Lines:
             rate = self._done / (self._last - self._start)
             left = (self._total - self._done) / rate if rate else 0.0
             self._say(
-                f"{self._name}: {self._done} / {self._total} {self._unit}, {rate:.1f} a second, {left:.0f} s left"
+                f"{self._name}: {self._done} / {self._total} {self._unit}{self._more()}, {rate:.1f} a second, "
+                f"{left:.0f} s left"
             )
 
     def end(self) -> None:
-        self._say(f"{self._name}: {self._done} {self._unit} in {time.monotonic() - self._start:.1f} s")
+        self._say(f"{self._name}: {self._done} {self._unit}{self._more()} in {time.monotonic() - self._start:.1f} s")
+
+    def _more(self) -> str:
+        detail = self._detail()
+        return f", {detail}" if detail else ""

@@ -16,7 +16,7 @@ from typing import Any
 import claspkit.calib.cli as cli
 from claspkit.cache import extract as extraction
 from claspkit.cache import process
-from claspkit.calib import pipeline
+from claspkit.calib import features
 from claspkit.runtime.models import load_model
 
 
@@ -30,7 +30,7 @@ def command(asked: dict[str, Any]) -> None:
         for module in (process, extraction):
             module.require_space = lambda *_: None  # type: ignore[attr-defined]
     extract = functools.partial(extraction.extract, shard_bytes=asked["shard_bytes"])
-    pipeline.extract = extract  # type: ignore[attr-defined]
+    features.extract = extract  # type: ignore[attr-defined]
     cli.main(asked["arguments"])
 
 

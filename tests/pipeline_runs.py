@@ -24,6 +24,14 @@ def calibrate(folder: Path, **changes: object) -> Outcome:
     return outcome
 
 
+def run_until(
+    stage: str, folder: Path, *, quiet: bool = True, fresh: bool = False, workers: int = 1, **changes: object
+) -> None:
+    """Run (or resume) the small calibration up to a stage in this process."""
+    config = replace(SMALL, **changes)  # type: ignore[arg-type]
+    Pipeline(config, RunFolder(folder), Reporter(quiet=quiet)).run(until=stage, fresh=fresh, cache_workers=workers)
+
+
 def start(folder: Path, *more: str) -> subprocess.Popen[str]:
     """Start the small calibration in a process of its own, as a user would."""
     command = [sys.executable, "-c", "from claspkit.calib.cli import calibrate_main; calibrate_main()"]

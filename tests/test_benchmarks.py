@@ -142,6 +142,24 @@ assert list(sys.modules["claspkit"].__path__) == [{str(ROOT)!r}]
     assert "pruned / fixed indices" in fresh(code, cwd=ROOT)
 
 
+def test_cache_batches_counts_what_differs(
+    benchmark: Callable[[str], Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A difference is counted and sized; a run prints every size, order and number of threads, and puts these back."""
+    script, threads = benchmark("cache_batches"), torch.get_num_threads()
+    base = torch.zeros(3, 2, 4, 5)
+    other = base.clone()
+    other[1, 0, 0, 0], other[2, 1, 0, 0] = 0.5, 1e-9
+    assert script.compare(base, other) == (2, pytest.approx(100 / 120), 0.5)
+    monkeypatch.setattr(script, "SIZES", (1, script.BASE))
+    script.main(["--pictures", "2", "--json"])
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    passes = [row for row in rows if row["what"].endswith("pictures that differ")]
+    assert len(passes) == len(script.SIZES) * 2 * len({threads, 1})
+    assert all(row["value"] == 0 for row in passes if f"passes of {script.BASE}, in order, {threads}" in row["what"])
+    assert torch.get_num_threads() == threads
+
+
 def test_the_benchmarks_are_what_make_bench_runs() -> None:
     """Files that begin with an underscore are parts, everything else is a script with a main."""
     scripts = [path for path in BENCHMARKS.glob("*.py") if not path.name.startswith("_")]

@@ -20,6 +20,7 @@ from claspkit.cache import DTYPES, FeatureStore
 from claspkit.cache.encoder import LoadedEncoder, feature_key
 from claspkit.cache.encoding import EncodedPicture
 from claspkit.cache.extract import extract
+from claspkit.cache.layout import image_bytes
 from claspkit.cache.merge import merge
 from claspkit.cache.tensors import to_stored
 from claspkit.profiles.errors import BadDataError, MismatchError, ResourceError, UsageError
@@ -145,6 +146,52 @@ def test_a_picture_that_does_not_open_keeps_what_was_computed(tmp_path: Path) ->
         assert store.missing(map(name_of, range(5))) == [name_of(3), name_of(4)]
 
 
+def test_what_is_rejected_is_left_out_and_the_rest_goes_on(tmp_path: Path) -> None:
+    """Pictures that do not open and pictures without numbers: named with their reasons, never stored."""
+
+    def broken() -> Image.Image:
+        raise BadDataError("truncated picture")
+
+    rejects: dict[str, str] = {}
+    seen: list[tuple[int, int]] = []
+    sizes: list[int] = []
+    encoder = FakeEncoder(p5=float("nan"), p7=70000.0)
+    with writing(tmp_path) as store:
+        report = extract(
+            encoder,
+            {**pictures(range(9)), name_of(0): broken, name_of(3): broken, name_of(8): broken},
+            store,
+            batch_size=3,
+            progress=lambda *at: seen.append(at),
+            written=sizes.append,
+            reject=rejects.__setitem__,
+        )
+        assert (report.vision_passes, report.images, report.bytes) == (6, 4, store.nbytes)
+        assert store.digests == {name_of(number) for number in (1, 2, 4, 6)}
+        assert sizes == [count * image_bytes(store.key) for count in (2, 1, 1)]
+    assert rejects.keys() == {name_of(number) for number in (0, 3, 5, 7, 8)}
+    assert rejects[name_of(3)] == "truncated picture"
+    assert "NaN or infinity" in rejects[name_of(5)]
+    assert "too large for float16" in rejects[name_of(7)]
+    assert encoder.calls == [[1, 2, 2], [4, 5, 5], [6, 7, 7]], "batches keep their shape"
+    assert seen == [(3, 9), (6, 9), (9, 9)]
+
+
+def test_a_batch_without_a_good_picture_is_no_pass(tmp_path: Path) -> None:
+    """Nothing opens: nothing is computed, all are named."""
+
+    def broken() -> Image.Image:
+        raise BadDataError("gone")
+
+    encoder, rejects = FakeEncoder(), dict[str, str]()
+    with writing(tmp_path) as store:
+        openers = dict.fromkeys(map(name_of, range(3)), broken)
+        report = extract(encoder, openers, store, reject=rejects.__setitem__)
+        assert (report.vision_passes, report.images, store.shards) == (0, 0, ())
+    assert encoder.calls == []
+    assert len(rejects) == 3
+
+
 def test_too_little_space_is_said_before_any_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = FakeEncoder()
     monkeypatch.setattr("claspkit.cache.process.free_bytes", lambda _: 1000)
@@ -268,6 +315,29 @@ def test_nan_in_one_of_them_keeps_the_others_before_it(tmp_path: Path) -> None:
         with pytest.raises(BadDataError, match=rf"NaN or infinity.*{name_of(4)}"):
             extract(FakePictureEncoder(p4=float("nan")), pictures(range(7)), store)
         assert store.missing(map(name_of, range(7))) == [name_of(number) for number in (2, 4, 5)]
+
+
+def test_rejects_among_pictures_of_differing_token_counts(tmp_path: Path) -> None:
+    """One that does not open is counted as done before anything is computed."""
+
+    def broken() -> Image.Image:
+        raise BadDataError("truncated picture")
+
+    rejects: dict[str, str] = {}
+    seen: list[tuple[int, int]] = []
+    encoder = FakePictureEncoder(p4=float("nan"))
+    with writing(tmp_path, tokens=None) as store:
+        report = extract(
+            encoder,
+            {**pictures(range(5)), name_of(1): broken},
+            store,
+            progress=lambda *at: seen.append(at),
+            reject=rejects.__setitem__,
+        )
+        assert (report.vision_passes, report.images) == (4, 3)
+        assert store.digests == {name_of(number) for number in (0, 2, 3)}
+    assert rejects.keys() == {name_of(1), name_of(4)}
+    assert seen == [(done, 5) for done in (2, 3, 4, 5)]
 
 
 def test_the_encoder_must_be_of_the_keys_kind(tmp_path: Path) -> None:

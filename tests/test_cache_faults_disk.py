@@ -20,7 +20,7 @@ from fault_counts import tell
 
 from claspkit.cache import FeatureStore, process
 from claspkit.cache import extract as extraction
-from claspkit.calib import pipeline
+from claspkit.calib import features
 from claspkit.calib.cli import main
 from claspkit.calib.folder import RunFolder
 
@@ -63,7 +63,7 @@ class Here:
             if blind:
                 for module in (process, extraction):
                     patch.setattr(module, "require_space", lambda *_: None)
-            patch.setattr(pipeline, "extract", functools.partial(extraction.extract, shard_bytes=SHARD_BYTES))
+            patch.setattr(features, "extract", functools.partial(extraction.extract, shard_bytes=SHARD_BYTES))
             with pytest.raises(SystemExit) as stop:
                 main([*OPTIONS, "--out", str(run)])
         return int(stop.value.code or 0), said.getvalue()

@@ -138,26 +138,33 @@ def test_bad_pictures_are_quarantined_by_name_and_the_rest_is_cached(data: Path)
     tell("unreadable pictures, bombs, paths out of the root", len(BAD), f"all quarantined by name, {len(good)} cached")
 
 
-def test_a_picture_lost_after_the_samples_were_read_is_named(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 3 with its name; with the picture back, the same command ends well."""
-    options = write_rows(data, sorted(path.name for path in data.glob("good-*")))
-    assert exit_code("label", *options[2:]) == 0
-    shutil.move(data / "good-3.png", data / "away")
-    assert exit_code(*options) == 3
-    assert "good-3.png" in capsys.readouterr().err
-    shutil.move(data / "away", data / "good-3.png")
-    assert exit_code(*options) == 0
-
-
-def test_a_picture_changed_after_the_samples_were_read_is_refused(
+def test_a_picture_lost_after_the_samples_were_read_is_quarantined(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its features would go under the old one's digest: exit code 3 with its name, and nothing cached for it."""
+    """Named with its reason, the rest goes on; back again, it stays out of this run."""
+    options = write_rows(data, sorted(path.name for path in data.glob("good-*")))
+    assert exit_code("label", *options[2:]) == 0
+    lost = image_digest(data / "good-3.png")
+    shutil.move(data / "good-3.png", data / "away")
+    assert exit_code(*options) == 0
+    assert "quarantined picture good-3.png: picture 'good-3.png': no such file" in capsys.readouterr().err
+    shutil.move(data / "away", data / "good-3.png")
+    assert exit_code(*options) == 0
+    with FeatureStore.open(RunFolder(data.parent / "run").features) as store:
+        assert len(store.digests) == 4
+        assert lost not in store.digests
+
+
+def test_a_picture_changed_after_the_samples_were_read_is_quarantined(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its features would go under the old one's digest: nothing is cached for it, the rest goes on."""
     options = write_rows(data, sorted(path.name for path in data.glob("good-*")))
     assert exit_code("label", *options[2:]) == 0
     digest = image_digest(data / "good-3.png")
     shutil.copy(data / "good-4.png", data / "good-3.png")
-    assert exit_code(*options) == 3
+    assert exit_code(*options) == 0
     assert "good-3.png" in capsys.readouterr().err
     with FeatureStore.open(RunFolder(data.parent / "run").features) as store:
+        assert len(store.digests) == 4
         assert digest not in store.digests

@@ -30,6 +30,8 @@ CONFIGS = st.builds(
     holdout=st.sampled_from([0.5, 0.25]),
     dtype=st.none() | st.just("float32"),
     block_size=st.integers(1, 99),
+    cache_layers=st.sampled_from(["all", "prototypes", "3,12, 23"]),
+    cache_dtype=st.sampled_from(["float16", "int8"]),
 )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from rich.console import Console
+from rich.text import Text
 
 from claspkit.calib import progress
 from claspkit.calib.progress import Reporter
@@ -24,6 +26,30 @@ def test_plain_lines_name_task_rate_and_time_left(
     assert lines[0].startswith("cache: 4 / 10 pictures, ")
     assert lines[0].endswith("s left")
     assert lines[-1].startswith("cache: 10 pictures in ")
+
+
+def test_a_detail_stands_beside_the_count(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Asked anew for each line, so that it says what is true then."""
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    size = 0
+    with Reporter().task("cache", 10, "pictures", lambda: f"{size} MB") as advance:
+        size = 3
+        advance(4)
+        size = 7
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("cache: 4 / 10 pictures, 3 MB, ")
+    assert lines[1].startswith("cache: 4 pictures, 7 MB in ")
+
+
+def test_a_terminal_shows_the_detail_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """The live display ends with the last one."""
+    reporter = Reporter()
+    reporter.console = Console(stderr=True, force_terminal=True, width=100)
+    size = 0
+    with reporter.task("cache", 10, "pictures", lambda: f"{size} MB") as advance:
+        size = 9
+        advance(10)
+    assert "10/10 pictures 9 MB" in Text.from_ansi(capsys.readouterr().err).plain
 
 
 def test_quiet_says_warnings_only(capsys: pytest.CaptureFixture[str]) -> None:
