@@ -13,6 +13,7 @@ from rich.console import Console
 
 from .config import RunConfig
 from .folder import RunFolder
+from .labelling import Access
 from .pipeline import Pipeline
 from .plan_cache import ALL
 from .progress import Reporter
@@ -47,8 +48,28 @@ Stage = Annotated[
 ]
 Scorer = Annotated[str | None, typer.Option(help="Scorer of rows that name none, for example vqa_accuracy@1.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of sampling and resampling.")]
-Router = Annotated[str, typer.Option(help="Who labels the prompts: rules (offline) or transformers (Qwen3-8B).")]
-RouterModel = Annotated[str | None, typer.Option(help="Hub id or folder of another labelling model.")]
+Router = Annotated[
+    str,
+    typer.Option(help="Who labels the prompts: rules (offline), transformers (Qwen3-8B), openai (a server) or replay."),
+]
+RouterModel = Annotated[
+    str | None, typer.Option(help="Hub id or folder of another labelling model, or its name on the server.")
+]
+RouterMode = Annotated[str, typer.Option(help="How a teacher answers: logits (one letter, scored) or json (written).")]
+RouterEndpoint = Annotated[
+    str | None, typer.Option(help="OpenAI-compatible address, such as http://localhost:8000/v1, for --router openai.")
+]
+RouterKeyEnv = Annotated[
+    str | None,
+    typer.Option(help='Environment variable with the endpoint\'s key; default OPENAI_API_KEY, "" sends none.'),
+]
+RouterConcurrency = Annotated[int, typer.Option(min=1, max=256, help="Requests to the endpoint at a time.")]
+RouterAnswers = Annotated[
+    str | None, typer.Option(help="Recorded answers for --router replay: a run's labels.jsonl, or lines of answers.")
+]
+LabelUntilFull = Annotated[
+    bool, typer.Option("--label-until-full", help="Label only until every class has --per-class samples.")
+]
 Rho = Annotated[
     list[float] | None,
     typer.Option("--rho", min=0.0, max=1.0, help="Split ratio to try, several times; default: tenths."),
@@ -93,6 +114,12 @@ def stage_command(until: str) -> Callable[..., None]:
         seed: Seed = 0,
         router: Router = "rules",
         router_model: RouterModel = None,
+        router_mode: RouterMode = "logits",
+        router_endpoint: RouterEndpoint = None,
+        router_key_env: RouterKeyEnv = None,
+        router_concurrency: RouterConcurrency = Access.concurrency,
+        router_answers: RouterAnswers = None,
+        label_until_full: LabelUntilFull = False,
         rho: Rho = None,
         strategy: StrategyOption = "exhaustive",
         holdout: Holdout = 0.5,
@@ -123,6 +150,10 @@ def stage_command(until: str) -> Callable[..., None]:
             stages=parse_stages(stage or []),
             router=router,
             router_model=router_model,
+            router_mode=router_mode,
+            router_endpoint=router_endpoint,
+            router_answers=router_answers,
+            label_until_full=label_until_full,
             rhos=tuple(sorted(set(rho or []))),
             strategy=strategy,
             holdout=holdout,
@@ -135,7 +166,12 @@ def stage_command(until: str) -> Callable[..., None]:
         )
         folder = RunFolder(out or Path("runs") / re.sub(r"[^\w.-]+", "-", model.strip("/.")))
         reporter = Reporter(quiet=as_json)
-        outcome = Pipeline(config, folder, reporter).run(until=until, fresh=fresh, cache_workers=cache_workers)
+        outcome = Pipeline(config, folder, reporter).run(
+            until=until,
+            fresh=fresh,
+            cache_workers=cache_workers,
+            access=Access(router_key_env, router_concurrency),
+        )
         if outcome is None:
             reporter.say(f"done up to {until!r} in {folder.root}; `claspkit calibrate` with the same options goes on")
         elif as_json:

@@ -13,11 +13,12 @@ from claspkit.profiles.budget import Stage
 from claspkit.profiles.errors import UsageError
 from claspkit.profiles.files import read_profile
 from claspkit.profiles.intents import DEFAULT_INTENT, INTENT_IDS
-from claspkit.router.backends import BackendOptions, make_backend
+from claspkit.router.backends import BACKENDS, BackendOptions, make_backend
 from claspkit.router.route import make_router
 from claspkit.runtime.models import load_model
 
 from .apply import ask, draw
+from .cli_stages import RouterAnswers, RouterEndpoint, RouterKeyEnv, RouterMode, RouterModel
 from .images import open_image
 
 ProfileOption = Annotated[Path, typer.Option("--profile", help="profile.json, or the folder that holds it.")]
@@ -71,8 +72,12 @@ def run(
 
 def route(
     profile: Annotated[Path | None, typer.Option("--profile", help="Route as this profile does.")] = None,
-    backend: Annotated[str, typer.Option(help="Without a profile: rules or transformers.")] = "rules",
-    router_model: Annotated[str | None, typer.Option(help="Hub id or folder of the labelling model.")] = None,
+    backend: Annotated[str, typer.Option(help=f"Without a profile, one of: {', '.join(BACKENDS)}.")] = "rules",
+    router_model: RouterModel = None,
+    router_mode: RouterMode = "logits",
+    router_endpoint: RouterEndpoint = None,
+    router_key_env: RouterKeyEnv = None,
+    router_answers: RouterAnswers = None,
     device: Annotated[str, typer.Option(help="Torch device of the labelling model.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per prompt instead of columns.")] = False,
 ) -> None:
@@ -86,7 +91,15 @@ def route(
     if profile is not None:
         labels = make_router(read_profile(profile).router, profile if profile.is_dir() else profile.parent)(prompts)
     else:
-        labels = make_backend(backend, BackendOptions(model=router_model, device=device)).label(prompts)
+        options = BackendOptions(
+            model=router_model,
+            device=device,
+            mode=router_mode,
+            endpoint=router_endpoint,
+            key_variable=router_key_env,
+            answers=Path(router_answers) if router_answers else None,
+        )
+        labels = make_backend(backend, options).label(prompts)
     for number, (prompt, label) in enumerate(zip(prompts, labels, strict=True)):
         intent = label.intent or DEFAULT_INTENT
         if as_json:

@@ -42,5 +42,7 @@ def _option(name: str, value: Any) -> Iterator[str]:
     elif name == "rhos":
         for rho in value:
             yield from (option, str(rho))
+    elif value is True:
+        yield option
     elif value is not None:
         yield from (option, str(value))

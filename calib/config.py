@@ -33,6 +33,10 @@ class RunConfig:
         stages: explicit stages (after_layer, keep) instead; empty for a named budget.
         router: backend that labels.
         router_model: model of a teacher backend; None for its default.
+        router_mode: how a teacher answers, one of ``claspkit.router.backends.MODES``.
+        router_endpoint: address of a labelling server, without anything secret; None for other backends.
+        router_answers: file of recorded answers; None for other backends.
+        label_until_full: label in hash order only until every class has its samples.
         rhos: split ratios tried; empty for tenths.
         strategy: search strategy.
         holdout: share of every class's pictures that only the final decision sees.
@@ -58,6 +62,10 @@ class RunConfig:
     stages: tuple[tuple[int, int], ...] = ()
     router: str = "rules"
     router_model: str | None = None
+    router_mode: str = "logits"
+    router_endpoint: str | None = None
+    router_answers: str | None = None
+    label_until_full: bool = False
     rhos: tuple[float, ...] = ()
     strategy: str = "exhaustive"
     holdout: float = 0.5
@@ -74,7 +82,17 @@ class RunConfig:
         return plain
 
 
-_LATER = {name: getattr(RunConfig, name) for name in ("cache_layers", "cache_dtype")}
+_LATER = {
+    name: getattr(RunConfig, name)
+    for name in (
+        "cache_layers",
+        "cache_dtype",
+        "router_mode",
+        "router_endpoint",
+        "router_answers",
+        "label_until_full",
+    )
+}
 """Options that came after the first locks were written, with their defaults."""
 
 

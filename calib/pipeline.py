@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,9 +20,8 @@ from claspkit.cache.store import FeatureStore
 from claspkit.profiles.budget import Budget, prunes_before_decoder
 from claspkit.profiles.errors import UsageError
 from claspkit.profiles.intents import INTENT_IDS
-from claspkit.router.backends import BACKENDS, BackendOptions, make_backend
+from claspkit.router.backends import BACKENDS
 from claspkit.router.labels import Label
-from claspkit.router.run import label_prompts
 from claspkit.runtime.inputs import processor_sha256
 from claspkit.runtime.models import LoadedModel, load_model
 
@@ -31,8 +29,9 @@ from .config import RunConfig, lock
 from .evaluator import Evaluator
 from .features import Cached, fill_cache
 from .folder import RunFolder, read_samples, write_samples
+from .labelling import Access, check_router, label_samples, router_facts, tell_labels
 from .ledger import Ledger
-from .outcome import Findings, Outcome, finish, label_source
+from .outcome import Findings, Outcome, finish
 from .plan_cache import check_dtype, choose_layers
 from .progress import Reporter, steps
 from .rejects import leave_out
@@ -81,30 +80,33 @@ class Pipeline:
     folder: RunFolder
     report: Reporter
 
-    def run(self, *, until: str = "profile", fresh: bool = False, cache_workers: int = 1) -> Outcome | None:
+    def run(
+        self, *, until: str = "profile", fresh: bool = False, cache_workers: int = 1, access: Access | None = None
+    ) -> Outcome | None:
         """Run all stages up to ``until``; returns the outcome if that is the last one.
 
         Args:
             until: the last stage to run, one of :data:`STAGES`.
             fresh: delete the run's results first.
             cache_workers: processes that fill the feature cache; decides nothing but time.
+            access: how a labelling server is reached.
 
         Raises:
             ClaspError: with the exit code of its kind; everything finished so far stays on disk.
         """
-        times = Times()
+        times, access = Times(), access or Access()
         if fresh and self.folder.root.exists():
             _start_over(self.folder)
         self.folder.root.mkdir(parents=True, exist_ok=True)
         with times.stage("model"):
-            loaded, budget, space = self._prepare()
+            loaded, budget, space = self._prepare(access)
         last = STAGES.index(until)
         with times.stage("samples"):
             data = self._samples()
         if last < STAGES.index("label"):
             return None
         with times.stage("label"):
-            labels = self._labels(data.samples)
+            labels = self._labels(data.samples, access)
             classes = self._classes(data.samples, labels)
         if last < STAGES.index("cache"):
             return None
@@ -138,11 +140,12 @@ class Pipeline:
         finally:
             ledger.close()
 
-    def _prepare(self) -> tuple[LoadedModel, Budget, Space]:
+    def _prepare(self, access: Access) -> tuple[LoadedModel, Budget, Space]:
         """Load the model, check the budget, and lock the configuration before anything is computed."""
         config = self.config
         _one_of("--strategy", config.strategy, STRATEGIES)
         _one_of("--router", config.router, BACKENDS)
+        check_router(config, access)
         dtype = _one_of("--dtype", config.dtype, DTYPES) if config.dtype else None
         check_dtype(config.cache_dtype)
         self.report.say(f"model: loading {config.model}")
@@ -168,6 +171,7 @@ class Pipeline:
             "model_fingerprint": loaded.spec.fingerprint,
             "processor": processor_sha256(loaded),
             "space": space.sha256,
+            **router_facts(config),
             "stages_used": [[stage.after_layer, stage.keep] for stage in budget.stages],
         }
         lock(self.folder.root, facts)
@@ -185,30 +189,18 @@ class Pipeline:
             self.report.warn(f"... and {len(data.quarantine) - 5} more, all in {self.folder.samples}")
         return data
 
-    def _labels(self, samples: Sequence[Sample]) -> dict[str, Label]:
-        """Label every prompt; returns sample uid -> label."""
-        backend = make_backend(
-            self.config.router, BackendOptions(model=self.config.router_model, device=self.config.device)
-        )
+    def _labels(self, samples: Sequence[Sample], access: Access) -> dict[str, Label]:
+        """Label the prompts; returns sample uid -> label."""
         with self.report.task("label", len(samples), "prompts") as advance:
-            labels = label_prompts(
-                [sample.prompt for sample in samples],
-                backend,
-                self.folder.labels,
-                overrides=self.config.router != "rules",
-                progress=steps(advance),
-            )
-        by_class = Counter(label.intent for label in labels)
-        by_source = Counter(label_source(label) for label in labels)
-        self.report.say("labels: " + ", ".join(f"{intent} {by_class[intent]}" for intent in INTENT_IDS))
-        self.report.say("labelled by: " + ", ".join(f"{source} {count}" for source, count in by_source.most_common()))
-        return {sample.uid: label for sample, label in zip(samples, labels, strict=True)}
+            labels = label_samples(self.config, access, samples, self.folder.labels, steps(advance))
+        tell_labels(list(labels.values()), len(samples), self.report)
+        return labels
 
     def _classes(self, samples: Sequence[Sample], labels: dict[str, Label]) -> list[ClassData]:
         """Take ``per_class`` samples of every class in hash order, and split each by picture."""
         classes = []
         for intent in INTENT_IDS:
-            mine = [sample for sample in samples if labels[sample.uid].intent == intent]
+            mine = [s for s in samples if s.uid in labels and labels[s.uid].intent == intent]
             taken = sample_order(mine, self.config.seed)[: self.config.per_class]
             search, holdout = split_holdout(taken, self.config.seed, self.config.holdout)
             classes.append(ClassData(intent, tuple(search), tuple(holdout)))

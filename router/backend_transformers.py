@@ -10,28 +10,26 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import DynamicCache
 
 from claspkit.profiles.errors import BadDataError, ResourceError, UsageError
 from claspkit.profiles.intents import FINE_INTENTS
 
-from .backends import Backend, BackendOptions
+from .backends import BackendOptions
 from .labels import Label
-from .teacher_files import NO_MEMORY, not_loaded, teacher_source
+from .teacher_files import NO_MEMORY
+from .teacher_model import TeacherModel
 from .template import LETTERS, instructions, quoted, template_digest
 
-DEFAULT_MODEL = "Qwen/Qwen3-8B"
-_BLOCKS = 4  # batches per block: what a kill can lose
 _HOLE = "\u2402"  # stands for the prompt while the chat template is rendered
 
 
-class TransformersBackend(Backend):
-    """Labels by a causal language model.
+class TransformersBackend(TeacherModel):
+    """Labels by the letter that a causal language model finds likeliest.
 
     Args:
         options: ``model`` is a hub id or a folder, Qwen/Qwen3-8B if not given.
@@ -42,32 +40,11 @@ class TransformersBackend(Backend):
     """
 
     def __init__(self, options: BackendOptions) -> None:
-        name = options.model or DEFAULT_MODEL
-        folder = Path(name).expanduser()
-        location = str(folder) if folder.is_dir() else name
-        try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(location, revision=options.revision)
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                location, revision=options.revision, dtype="auto", use_safetensors=True
-            )
-        except (OSError, ValueError, ImportError, RuntimeError) as error:
-            raise not_loaded(name, options, error) from error
-        try:
-            device = torch.device(options.device)
-            self._model: Any = model.to(device).eval()
-        except torch.OutOfMemoryError as error:
-            raise ResourceError(f"{name} does not fit into the memory of {options.device}; {NO_MEMORY}") from error
-        except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
-            raise UsageError(f"device {options.device!r} cannot be used: {error}. Choose another --device.") from error
-        self._device = device
-        self._batch = options.batch_size
-        self.block = _BLOCKS * options.batch_size
+        super().__init__(options)
         self.template = template_digest()
-        self.source = teacher_source(name, options.revision, self._model.config)
         self._accepted = set(inspect.signature(self._model.forward).parameters)
-        self._specials = sorted(self._tokenizer.get_added_vocab(), key=len, reverse=True)
         head, self._tail = self._frame()
-        self._letters = torch.tensor(self._letter_ids(), device=device)
+        self._letters = torch.tensor(self._letter_ids(), device=self._device)
         self._prefix_ids = self._begin() + self._encode(head)
         self._prefix = self._read_prefix()
 
@@ -78,7 +55,7 @@ class TransformersBackend(Backend):
             ResourceError: one prompt alone does not fit into memory.
             BadDataError: the model's logits are not finite.
         """
-        rows = [self._encode(self._clean(prompt) + self._tail) for prompt in prompts]
+        rows = [self._encode(self._clean(quoted(prompt)) + self._tail) for prompt in prompts]
         order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
         labels: list[Label | None] = [None] * len(rows)
         for start in range(0, len(order), self._batch):
@@ -149,12 +126,7 @@ class TransformersBackend(Backend):
         if not self._tokenizer.chat_template:
             rendered = f"{text}\nLetter:"
         else:
-            rendered = self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}],
-                tokenize=False,
-                add_generation_prompt=True,
-                enable_thinking=False,  # templates that know no such switch ignore it
-            )
+            rendered = self._render([{"role": "user", "content": text}])
         head, _, tail = rendered.partition(_HOLE)
         return head, tail
 
@@ -170,19 +142,3 @@ class TransformersBackend(Backend):
             f"the tokenizer of {self.source} has no single token for each letter from A to {LETTERS[-1]}; "
             "choose another labelling model with --router-model, or use --router rules"
         )
-
-    def _clean(self, prompt: str) -> str:
-        """The quoted prompt, without any text that the tokenizer would read as a control token."""
-        text = quoted(prompt)
-        for special in self._specials:
-            text = text.replace(special, " ")
-        return text
-
-    def _begin(self) -> list[int]:
-        """The token a text starts with, where the chat template does not bring it."""
-        start = self._tokenizer.bos_token_id
-        return [] if self._tokenizer.chat_template or start is None else [start]
-
-    def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids

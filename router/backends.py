@@ -5,10 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from claspkit.profiles.errors import UsageError
 
+from .endpoint import check_endpoint
 from .labels import Label
+
+MODES = ("logits", "json")
+"""How a teacher answers: one letter, scored; or JSON, written."""
 
 
 @dataclass(frozen=True)
@@ -16,20 +21,36 @@ class BackendOptions:
     """What a backend may be told; each takes what concerns it.
 
     Attributes:
-        model: hub id or folder of a labelling model; None takes the backend's own default.
+        model: hub id or folder of a labelling model, or its name on a server; None takes the backend's own default.
         revision: hub revision of it.
         device: torch device.
         batch_size: prompts per forward.
+        mode: one of MODES.
+        endpoint: address of a labelling server; kept in the form of :func:`.endpoint.check_endpoint`.
+        key_variable: environment variable with the server's key; None for the usual one, "" for no key.
+        concurrency: requests under way at a time.
+        answers: file of recorded answers.
     """
 
     model: str | None = None
     revision: str | None = None
     device: str = "cpu"
     batch_size: int = 16
+    mode: str = "logits"
+    endpoint: str | None = None
+    key_variable: str | None = None
+    concurrency: int = 8
+    answers: Path | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UsageError(f"a batch of {self.batch_size} prompts is impossible; give 1 or more")
+        if not 1 <= self.concurrency <= 256:
+            raise UsageError(f"{self.concurrency} requests at a time are impossible; give 1 to 256")
+        if self.mode not in MODES:
+            raise UsageError(f"unknown mode {self.mode!r} of a router; there are: {', '.join(MODES)}")
+        if self.endpoint is not None:
+            object.__setattr__(self, "endpoint", check_endpoint(self.endpoint))
 
 
 class Backend(ABC):
@@ -57,15 +78,37 @@ def _rules(options: BackendOptions) -> Backend:
 
 
 def _transformers(options: BackendOptions) -> Backend:
+    if options.mode == "json":
+        from .backend_transformers_json import TransformersJsonBackend
+
+        return TransformersJsonBackend(options)
     from .backend_transformers import TransformersBackend
 
     return TransformersBackend(options)
 
 
+def _openai(options: BackendOptions) -> Backend:
+    from .backend_openai import OpenAIBackend
+
+    return OpenAIBackend(options)
+
+
+def _replay(options: BackendOptions) -> Backend:
+    from .backend_replay import ReplayBackend
+
+    return ReplayBackend(options)
+
+
 BACKENDS: dict[str, Callable[[BackendOptions], Backend]] = {
     "rules": _rules,
     "transformers": _transformers,
+    "openai": _openai,
+    "replay": _replay,
 }
+
+
+HEAVY = frozenset({"transformers"})
+"""Those that load a model when they are made."""
 
 
 def make_backend(name: str, options: BackendOptions | None = None) -> Backend:

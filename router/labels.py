@@ -8,7 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from claspkit.profiles.errors import CorruptError, shorten
-from claspkit.profiles.intents import INTENT_IDS, merge
+from claspkit.profiles.intents import DEFAULT_INTENT, INTENT_IDS, merge
+
+UNREAD = "!unread"
+"""End of a source whose answer could not be read: the label is the default intent with confidence 0."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +22,8 @@ class Label:
         intent: id of one of the nine intents.
         fine: id of one of the 15 fine intents, or None where nobody decided on one.
         confidence: in [0, 1]; 0 where nothing spoke for the intent.
-        source: who decided: ``teacher:<model>@<revision>``, ``rule:<id>``, ``rule:none`` or
-            ``student:<digest>``.
+        source: who decided: ``teacher:<model>@<revision>``, ``rule:<id>``, ``rule:none``, ``student:<digest>``, or
+            ``replay:`` and who did when it was recorded. It ends with UNREAD where a teacher's answer was no use.
         template: digest of the rules, teacher prompt or weights behind the decision.
     """
 
@@ -29,6 +32,11 @@ class Label:
     confidence: float
     source: str
     template: str
+
+    @property
+    def flagged(self) -> bool:
+        """Whether a teacher was asked and its answer could not be read."""
+        return self.source.endswith(UNREAD)
 
     def to_dict(self) -> dict[str, Any]:
         """The label as plain JSON values."""
@@ -55,6 +63,11 @@ class Label:
         if not (isinstance(fields["source"], str) and isinstance(fields["template"], str)):
             raise CorruptError("a label's source and template must be text")
         return cls(intent, fine, float(confidence), fields["source"], fields["template"])
+
+
+def unread(source: str, template: str) -> Label:
+    """The label of a prompt whose teacher, ``source``, gave no answer that could be read."""
+    return Label(DEFAULT_INTENT, None, 0.0, source + UNREAD, template)
 
 
 def _merges_into(fine: str, intent: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ def label_prompts(
     *,
     overrides: bool,
     progress: Progress | None = None,
+    enough: Callable[[Label], bool] | None = None,
 ) -> list[Label]:
     """Label prompts, one label each, in order.
 
@@ -42,6 +43,8 @@ def label_prompts(
         log_path: a record log, made if missing; None keeps nothing.
         overrides: let rules that leave no doubt overrule the backend; the log keeps the backend's own labels.
         progress: called with (prompts labelled so far, prompts in all).
+        enough: called with each prompt's label, in order; once it says so, the result ends with that label and no
+            further block is asked. Which labels are returned does not depend on the size of blocks.
 
     Raises:
         CorruptError: the log is damaged.
@@ -55,27 +58,61 @@ def label_prompts(
         waiting = [key for key in copies if key not in known]
         done = len(prompts) - sum(copies[key] for key in waiting)
         _tell(progress, done, len(prompts))
+        final = _Final(digests, texts, known, overrides, enough)
         for start in range(0, len(waiting), backend.block):
+            if final.advance():
+                break
             block = waiting[start : start + backend.block]
             labels = dict(zip(block, backend.label([texts[key] for key in block]), strict=True))
             if log is not None:
                 common = _key(backend)
                 log.append({**common, "prompt": key, "label": label.to_dict()} for key, label in labels.items())
-            known |= labels
+            known.update(labels)
             done += sum(copies[key] for key in block)
             _tell(progress, done, len(prompts))
-    if overrides:
-        for key, text in texts.items():
-            rule = match(text, overriding=True)
-            if rule is not None:
-                known[key] = rule_label(rule)
-    return [known[key] for key in digests]
+        final.advance()
+    return final.labels
+
+
+class _Final:
+    """The labels that are returned, of the prompts from the first on whose label is known."""
+
+    def __init__(
+        self,
+        digests: Sequence[str],
+        texts: Mapping[str, str],
+        known: Mapping[str, Label],
+        overrides: bool,
+        enough: Callable[[Label], bool] | None,
+    ) -> None:
+        self.labels: list[Label] = []
+        self._digests, self._texts, self._known = digests, texts, known
+        self._overrides, self._enough = overrides, enough
+        self._settled: dict[str, Label] = {}
+        self._full = False
+
+    def advance(self) -> bool:
+        """Take what has become known; whether that is enough."""
+        while not self._full and len(self.labels) < len(self._digests):
+            key = self._digests[len(self.labels)]
+            if key not in self._known:
+                break
+            if key not in self._settled:
+                rule = match(self._texts[key], overriding=True) if self._overrides else None
+                self._settled[key] = rule_label(rule) if rule is not None else self._known[key]
+            self.labels.append(self._settled[key])
+            self._full = self._enough is not None and self._enough(self.labels[-1])
+        return self._full
+
+
+def taxonomy() -> str:
+    """SHA-256 of the classes and of what is merged into them, as a log's records name it."""
+    return digest([taxonomy_digest(), digest([[item.id, item.intent] for item in FINE_INTENTS])])
 
 
 def _key(backend: Backend) -> dict[str, str]:
     """What must be equal for a recorded label to be used again, beside the prompt."""
-    fine = digest([[item.id, item.intent] for item in FINE_INTENTS])
-    return {"backend": backend.source, "template": backend.template, "taxonomy": digest([taxonomy_digest(), fine])}
+    return {"backend": backend.source, "template": backend.template, "taxonomy": taxonomy()}
 
 
 def _known(log: RecordLog, backend: Backend) -> dict[str, Label]:

@@ -32,6 +32,12 @@ CONFIGS = st.builds(
     block_size=st.integers(1, 99),
     cache_layers=st.sampled_from(["all", "prototypes", "3,12, 23"]),
     cache_dtype=st.sampled_from(["float16", "int8"]),
+    router=st.sampled_from(["rules", "openai", "replay"]),
+    router_model=st.none() | WORDS,
+    router_mode=st.sampled_from(["logits", "json"]),
+    router_endpoint=st.none() | WORDS,
+    router_answers=st.none() | WORDS,
+    label_until_full=st.booleans(),
 )
 
 

@@ -9,6 +9,7 @@ from house import ROOT, imports_of, package_files
 
 MAX_LINES = 400
 ENVIRONMENT_ALLOWED = {"CLASPKIT_CACHE"}
+KEY_READER = "router/api_key.py"  # reads the variable that a user names, and no other file does
 ENVIRONMENT_NAMES = {"environ", "environb", "getenv", "getenvb", "putenv"}
 UNSAFE_CALLS = {"eval", "exec", "__import__", "torch.load"}
 UNSAFE_MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
@@ -142,6 +143,9 @@ def test_the_package_keeps_the_rule(rule: Rule) -> None:
         for path in package_files()
         for breach in rule(ast.parse(path.read_text(encoding="utf-8")))
     ]
+    if rule is environment_reads:
+        (key_read,) = [breach for breach in breaches if breach.startswith(f"{KEY_READER}: ")]
+        breaches.remove(key_read)
     assert breaches == []
 
 

@@ -1,13 +1,18 @@
 """What every backend owes, whoever wrote it: this runs on each row of BACKENDS."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from scripted_server import running
 from tiny_teacher import save_teacher
 
 from claspkit.profiles.intents import FINE_INTENTS, INTENT_IDS
-from claspkit.router.backends import BACKENDS, Backend, BackendOptions, make_backend
+from claspkit.router.backend_transformers_json import TransformersJsonBackend
+from claspkit.router.backends import BACKENDS, MODES, Backend, BackendOptions, make_backend
 from claspkit.router.labels import Label
+from claspkit.router.prompts import normalise
 from claspkit.router.run import label_prompts
 
 PROMPTS = [
@@ -26,9 +31,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_teacher(tmp_path_factory.mktemp("backends") / "tiny")
 
 
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest, folder: Path) -> Backend:
-    return make_backend(request.param, BackendOptions(model=str(folder), batch_size=2))
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with running() as server:
+        yield server.url
+
+
+@pytest.fixture(params=[(name, mode) for name in BACKENDS for mode in MODES], ids="-".join)
+def backend(request: pytest.FixtureRequest, folder: Path, endpoint: str, tmp_path: Path) -> Backend:
+    name, mode = request.param
+    answers = tmp_path / "answers.jsonl"
+    fine = [FINE_INTENTS[len(normalise(prompt)) % 15].id for prompt in PROMPTS]
+    rows = [json.dumps({"prompt": prompt, "fine": kind}) for prompt, kind in zip(PROMPTS, fine, strict=True)]
+    answers.write_text("\n".join(rows))
+    made = make_backend(
+        name, BackendOptions(model=str(folder), batch_size=2, mode=mode, endpoint=endpoint, answers=answers)
+    )
+    if isinstance(made, TransformersJsonBackend):
+        made.max_new_tokens = 3  # random weights never end by themselves
+    return made
 
 
 def test_labels_are_of_the_set_and_in_order(backend: Backend) -> None:

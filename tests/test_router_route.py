@@ -31,8 +31,8 @@ def student() -> StudentBackend:
 
 
 def test_backends_are_found_by_name() -> None:
-    assert set(BACKENDS) == {"rules", "transformers"}
-    with pytest.raises(UsageError, match="unknown router 'magic'; there are: rules, transformers"):
+    assert set(BACKENDS) == {"rules", "transformers", "openai", "replay"}
+    with pytest.raises(UsageError, match="unknown router 'magic'; there are: rules, transformers, openai, replay"):
         make_backend("magic")
     with pytest.raises(UsageError, match="batch of 0"):
         BackendOptions(batch_size=0)

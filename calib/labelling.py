@@ -1,0 +1,119 @@
+"""Who labels a run's prompts, how many of them, and what is told about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from claspkit.profiles.canonical import sha256_hex
+from claspkit.profiles.intents import INTENT_IDS
+from claspkit.router.backend_replay import read_answers
+from claspkit.router.backends import HEAVY, BackendOptions, make_backend
+from claspkit.router.labels import Label
+from claspkit.router.run import Progress, label_prompts
+
+from .config import RunConfig
+from .outcome import label_source
+from .progress import Reporter
+from .samples import Sample, sample_order
+
+
+@dataclass(frozen=True)
+class Access:
+    """How a labelling server is reached, which changes no label and is not kept.
+
+    Attributes:
+        key_variable: environment variable that holds its key; None for the usual one, "" for no key.
+        concurrency: requests under way at a time.
+    """
+
+    key_variable: str | None = None
+    concurrency: int = BackendOptions.concurrency
+
+
+def router_options(config: RunConfig, access: Access) -> BackendOptions:
+    """What the run's backend is told; UsageError for an option that no backend takes."""
+    return BackendOptions(
+        model=config.router_model,
+        device=config.device,
+        mode=config.router_mode,
+        endpoint=config.router_endpoint,
+        key_variable=access.key_variable,
+        concurrency=access.concurrency,
+        answers=Path(config.router_answers) if config.router_answers else None,
+    )
+
+
+def check_router(config: RunConfig, access: Access) -> None:
+    """Refuse options that cannot be, before anything is computed or written.
+
+    Raises:
+        ClaspError: what the options or the backend say about them; a model is not loaded for that.
+    """
+    options = router_options(config, access)
+    if config.router not in HEAVY:
+        make_backend(config.router, options)
+
+
+def router_facts(config: RunConfig) -> dict[str, str]:
+    """What decides labels beside the configuration: the recorded answers' digest.
+
+    Raises:
+        UsageError: the file of answers cannot be read.
+    """
+    if config.router != "replay" or config.router_answers is None:
+        return {}
+    return {"router_answers_sha256": sha256_hex(read_answers(Path(config.router_answers)))}
+
+
+def label_samples(
+    config: RunConfig, access: Access, samples: Sequence[Sample], log: Path | None, progress: Progress
+) -> dict[str, Label]:
+    """Label the prompts; returns sample uid -> label, of all samples or of as many as fill the classes.
+
+    Until the classes are full means: in the order in which classes take their samples, up to and with the one that
+    fills the last class. The classes then hold what they would hold had all prompts been labelled.
+    """
+    backend = make_backend(config.router, router_options(config, access))
+    ordered = sample_order(samples, config.seed) if config.label_until_full else samples
+    labels = label_prompts(
+        [sample.prompt for sample in ordered],
+        backend,
+        log,
+        overrides=config.router != "rules",
+        progress=progress,
+        enough=_quota(config.per_class) if config.label_until_full else None,
+    )
+    return {sample.uid: label for sample, label in zip(ordered, labels, strict=False)}
+
+
+def tell_labels(labels: Sequence[Label], samples: int, report: Reporter) -> None:
+    """Print how labels are distributed and who gave them."""
+    if len(labels) < samples:
+        report.say(f"labels: every class is full after {len(labels)} of {samples} samples")
+    by_class = Counter(label.intent for label in labels)
+    by_source = Counter(label_source(label) for label in labels)
+    report.say("labels: " + ", ".join(f"{intent} {by_class[intent]}" for intent in INTENT_IDS))
+    report.say("labelled by: " + ", ".join(f"{source} {count}" for source, count in by_source.most_common()))
+    flagged = sum(label.flagged for label in labels)
+    if flagged:
+        report.warn(
+            f"{flagged} of {len(labels)} samples have prompts whose answer from the teacher could not be read; they "
+            "count as default, with confidence 0"
+        )
+
+
+def _quota(per_class: int) -> Callable[[Label], bool]:
+    """Counts labels; true once every class has ``per_class``."""
+    missing = dict.fromkeys(INTENT_IDS, per_class)
+
+    def full(label: Label) -> bool:
+        if label.intent in missing:
+            missing[label.intent] -= 1
+            if missing[label.intent] == 0:
+                del missing[label.intent]
+        return not missing
+
+    return full

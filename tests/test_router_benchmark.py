@@ -1,0 +1,34 @@
+"""The benchmark of the teacher's modes runs and prints every row. No clock is judged here."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from typing import Any
+
+import pytest
+from house import ROOT
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The benchmark, which finds the files beside it as when it is run."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return import_module("router_teacher")
+
+
+def test_both_modes_are_timed_in_one_run(script: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rates and their ratios, one of them with the bar."""
+    script.main(["--prompts", "2", "--repeats", "2", "--json"])
+    rows = {row["what"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert len(rows) == 5
+    assert all(row["low"] <= row["value"] <= row["high"] for row in rows.values())
+    assert [row["bar"] for row in rows.values()] == ["", "", "", ">= 5", ""]
+    assert len(set(script.questions(96))) == 96
+
+
+def test_a_wrong_command_line_is_refused(script: Any) -> None:
+    """Quartiles need two repeats."""
+    for wrong in (["--repeats", "1"], ["--prompts", "0"]):
+        with pytest.raises(SystemExit):
+            script.parse(wrong)
