@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
+from claspkit.profiles.errors import BadDataError
 from claspkit.runtime.inputs import (
     batch_inputs,
     check_takes_clips,
     clip_inputs,
-    encode_pictures,
     image_backend,
+    pixel_values,
     processor_sha256,
 )
 from claspkit.runtime.models import LoadedModel
+from claspkit.runtime.pictures import check_sides
 
 from .encoding import EncodedPicture
 from .keys import FeatureKey
@@ -29,8 +32,14 @@ class LoadedEncoder:
         self._loaded = loaded
 
     def encode(self, images: Sequence[Image.Image]) -> Tensor:
-        """Run the vision tower once: -> (B, vision_depth + 1, N, d_v) in the model's dtype, on its device."""
-        return encode_pictures(self._loaded, images).transpose(0, 1)
+        """Run the vision tower once: -> (B, vision_depth + 1, N, d_v) in the model's dtype, on its device.
+
+        Raises:
+            BadDataError: the image processor refuses one of them; it does not say which.
+        """
+        with _processing():
+            pixels = pixel_values(self._loaded, images)
+        return self._loaded.family.vision_layers(self._loaded.model, pixels).transpose(0, 1)
 
 
 class LoadedPictureEncoder:
@@ -45,13 +54,19 @@ class LoadedPictureEncoder:
         self._loaded = loaded
 
     def tokens(self, image: Image.Image) -> int:
-        """Patch tokens by the image processor's own count, or the family's where the processor has none."""
+        """Patch tokens by the image processor's own count, or the family's where the processor has none.
+
+        Raises:
+            BadDataError: the image processor refuses it.
+        """
+        check_sides(image.size)
         loaded, size = self._loaded, (image.height, image.width)
         processor = loaded.processor.image_processor
         count = getattr(processor, "get_number_of_image_patches", None)
         if count is None:
             return loaded.family.picture_patches(loaded.model, size)
-        units = int(count(*size, {"crop_to_patches": True}))
+        with _processing():
+            units = int(count(*size, {"crop_to_patches": True}))
         # With a merge size the processor packs patches, else it cuts tiles: the reference picture is one of them.
         return units if hasattr(processor, "merge_size") else units * loaded.family.facts(loaded.model).patches
 
@@ -60,9 +75,13 @@ class LoadedPictureEncoder:
 
         The grid is (frames, height, width) in patches where the image processor gives that, else the (height, width)
         in pixels that it was given, else the number of tiles.
+
+        Raises:
+            BadDataError: the image processor refuses it.
         """
         loaded = self._loaded
-        inputs = batch_inputs(loaded, [image], [""])
+        with _processing():
+            inputs = batch_inputs(loaded, [image], [""])
         pixels = next(inputs[name] for name in ("pixel_values", "pixel_values_images") if name in inputs)
         grid: tuple[int, ...] = (int(pixels.shape[0]),)
         for name in ("image_grid_thw", "image_sizes"):
@@ -91,9 +110,11 @@ class LoadedPictureEncoder:
 
         Raises:
             UsageError: the model takes no videos, or the frames differ in size.
+            BadDataError: the image processor refuses its frames.
         """
-        loaded = self._loaded
-        inputs, vision = clip_inputs(loaded, [frames], [""]), loaded.model.config.vision_config
+        loaded, vision = self._loaded, self._loaded.model.config.vision_config
+        with _processing():
+            inputs = clip_inputs(loaded, [frames], [""])
         pixels: Tensor = inputs["pixel_values_videos"]
         if "video_grid_thw" in inputs:
             times, *sides = (int(number) for number in inputs["video_grid_thw"][0])
@@ -104,6 +125,15 @@ class LoadedPictureEncoder:
             grid = (len(frames), *(int(side) // vision.patch_size for side in pixels.shape[-2:]))
         layers = loaded.family.vision_layers(loaded.model, pixels, "video")
         return EncodedPicture(layers.flatten(1, 2), grid)
+
+
+@contextmanager
+def _processing() -> Iterator[None]:
+    """Blame the image for what an image processor says is wrong with its values, which it does with a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise BadDataError(f"the model's image processor refuses it: {error}") from error
 
 
 def unpack_patches(patches: Tensor, grid: Sequence[int], vision: Any) -> Tensor:

@@ -11,7 +11,7 @@ bits. Where token counts differ, every image is a pass of its own, its tiles or 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -84,12 +84,12 @@ def extract(
         worker: (index, count): take only the images whose digest, read as a number, leaves ``index`` when divided
             by ``count``. Each of ``count`` processes fills a store of its own, and ``merge.merge`` makes them one.
         written: called with the bytes that a batch takes in its shard, before ``progress``.
-        reject: takes each image that does not open with a BadDataError, or that the model gives NaN or infinity
-            for, and the rest goes on; None lets the first of them end the extraction.
+        reject: takes each image that does not open or encode with a BadDataError, or that the model gives NaN or
+            infinity for, and the rest goes on; None lets the first of them end the extraction.
 
     Raises:
-        BadDataError: without ``reject``, an image did not open, or the model gave NaN or infinity for some, which
-            the text names; the others of their batch are stored.
+        BadDataError: without ``reject``, an image did not open, the model's image processor refused it, or the model
+            gave NaN or infinity for some, which the text names; the others of their batch are then stored.
         MismatchError: the model's layers, tokens or width are not those of the store's key.
         ResourceError: not enough disk space, or the writing process died.
         UsageError: a clip for a model that takes none.
@@ -107,11 +107,9 @@ def extract(
     with store.writer(shard_bytes=shard_bytes, expected=len(run.order)) as writer:
         for start in range(0, len(run.order), run.rows):
             asked = run.order[start : start + run.rows]
-            opened = _open(asked, images, reject)
-            if opened:
-                hidden, grids = run.encode(list(opened.values()))
-                passes += len(opened)
-                good = _store_batch(list(opened), hidden, grids, store.key.dtype, writer, reject)
+            for names, hidden, grids in _encoded_passes(run, _open(asked, images, reject), reject):
+                passes += len(names)
+                good = _store_batch(names, hidden, grids, store.key.dtype, writer, reject)
                 kept += good
                 if written is not None:
                     written(good * image_bytes(store.key, hidden.shape[2]))
@@ -156,7 +154,13 @@ def _plan(
         needed = shard_bytes_needed(key, len(todo))
         return _Run(todo, batch_size, needed, lambda batch: _encode_batch(alike, batch, batch_size, store))
     varied = _picture_encoder(model, store)
-    tokens = {name: _tokens(varied, image) for each in todo for name, image in _open([each], images, reject).items()}
+    tokens: dict[str, int] = {}
+    for each in todo:
+        for name, image in _open([each], images, reject).items():
+            try:
+                tokens[name] = _tokens(varied, image)
+            except BadDataError as error:
+                _refuse(name, error, reject)
     needed = sum(shard_bytes_needed(key, count, each) for each, count in Counter(tokens.values()).items())
     order = sorted(tokens, key=lambda name: tokens[name])
     return _Run(order, 1, needed, lambda batch: _encode_one(varied, batch[0], store))
@@ -173,6 +177,32 @@ def _open(names: Sequence[str], images: Openers, reject: Reject | None) -> dict[
                 raise
             reject(name, str(error))
     return opened
+
+
+def _encoded_passes(
+    run: _Run, opened: Mapping[str, Picture], reject: Reject | None
+) -> Iterator[tuple[list[str], Tensor, list[Grid]]]:
+    """Encode images in one pass; where one of them is refused, each in a pass of its own, without the refused."""
+    if not opened:
+        return
+    try:
+        hidden, grids = run.encode(list(opened.values()))
+    except BadDataError as error:
+        if len(opened) == 1:
+            _refuse(next(iter(opened)), error, reject)
+            return
+    else:
+        yield list(opened), hidden, grids
+        return
+    for name, picture in opened.items():
+        yield from _encoded_passes(run, {name: picture}, reject)
+
+
+def _refuse(name: str, error: BadDataError, reject: Reject | None) -> None:
+    """Reject an image that an encoder does not take."""
+    if reject is None:
+        raise BadDataError(f"image {name}: {error}") from error
+    reject(name, str(error))
 
 
 def _encoder(model: LoadedModel | VisionEncoder | PictureEncoder) -> VisionEncoder:

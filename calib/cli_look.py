@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -118,7 +119,8 @@ def report(run: RunArgument) -> None:
     if not folder.summary.exists():
         read_lock(run)
         raise CorruptError(
-            f"{run} is not finished, there is nothing to report yet; `claspkit inspect {run}` says how far it is"
+            f"{run} is not finished, there is nothing to report yet; `claspkit inspect {shlex.quote(str(run))}` says "
+            "how far it is"
         )
     write_atomic(folder.report, render_report(_summary(folder)).encode())
     typer.echo(str(folder.report))

@@ -15,7 +15,7 @@ from .config import RunConfig
 from .folder import RunFolder
 from .labelling import Access
 from .pipeline import Pipeline
-from .plan_cache import ALL
+from .plan_cache import ALL, tidy_layers
 from .progress import Reporter
 from .schedule import parse_stages
 from .sources import parse_columns
@@ -161,7 +161,7 @@ def stage_command(until: str) -> Callable[..., None]:
             device=device,
             dtype=dtype,
             block_size=block_size,
-            cache_layers=cache_layers,
+            cache_layers=tidy_layers(cache_layers),
             cache_dtype=cache_dtype,
         )
         folder = RunFolder(out or Path("runs") / re.sub(r"[^\w.-]+", "-", model.strip("/.")))

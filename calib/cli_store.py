@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,7 +54,8 @@ def verify(
         typer.echo(f"{whole} shards whole, {len(found.bad)} damaged" + (", dropped" if drop_bad and found.bad else ""))
     if found.bad and not drop_bad:
         raise CorruptError(
-            f"damaged shards in {run}; `claspkit cache repair {run}` takes them out and says what to compute anew"
+            f"damaged shards in {run}; `claspkit cache repair {shlex.quote(str(run))}` takes them out and says what to "
+            "compute anew"
         )
 
 

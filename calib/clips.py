@@ -20,6 +20,10 @@ FORMATS = ("GIF", "WEBP", "PNG")
 MAX_FRAMES = 2_000
 """Frames that a file may have: to reach a frame, those before it are decoded."""
 
+MAX_READS = 2**21
+"""Reads from a file: a GIF says nothing of its frames, and Pillow counts them with some reads each, several millions in
+a hostile file. Twice what a GIF of full blocks takes that is as large as a file may be."""
+
 MAX_DECODED = 8 * MAX_PIXELS
 """Pixels of all frames up to the last one taken."""
 
@@ -36,13 +40,14 @@ def open_clip(path: str, root: Path | str, frames: int, sha256: str | None = Non
 
     Raises:
         BadDataError: as :func:`claspkit.calib.images.open_image`; or the file is no animation, has more than
-            MAX_FRAMES frames, or unpacks to more than MAX_DECODED pixels, or those taken to more than MAX_PIXELS.
+            MAX_FRAMES frames, takes more than MAX_READS reads, or unpacks to more than MAX_DECODED pixels, or those
+            taken to more than MAX_PIXELS.
         ValueError: ``frames`` is less than 1.
     """
     if frames < 1:
         raise ValueError(f"at least 1 frame is needed, not {frames}")
     data, shown = checked_bytes(path, root, sha256), f"clip {shorten(path)}"
-    with decoding(data, path, FORMATS) as picture:
+    with decoding(data, path, FORMATS, MAX_READS) as picture:
         count = _frame_count(picture, shown)
         wanted = [number * count // frames for number in range(frames)]
         size = picture.width * picture.height
@@ -72,7 +77,6 @@ def _frame_count(picture: Image.Image, shown: str) -> int:
     Raises:
         BadDataError: it has one only, or more than MAX_FRAMES.
     """
-    # A GIF says nothing in front, and looking for its end costs time for every frame: bounded by the file's size.
     count = int(getattr(picture, "n_frames", 1))
     if count < 2:
         raise BadDataError(f"{shown}: it has one frame, so it is a picture; a clip is an animated GIF, WebP or PNG")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class Tally:
     """
 
     def __init__(self, pictures: Mapping[str, str], root: Path, known: int) -> None:
-        """Start from ``known`` pictures that are left out already; ``pictures``: SHA-256 hex -> name below ``root``."""
+        """Start from ``known`` of the pictures left out already; ``pictures``: SHA-256 hex -> name below ``root``."""
         self.bytes = 0
         self.rejects: dict[str, Reject] = {}
         self._pictures, self._root, self._known = pictures, root, known
@@ -73,10 +74,11 @@ class Tally:
         bad, count = self._known + len(self.rejects), len(self._pictures)
         if 2 * bad > count:
             first = next(iter(self.rejects.values())).reason
+            again = f"all but the {self._known} quarantined before" if self._known else "all"
             raise BadDataError(
                 f"{bad} of {count} pictures could not be used so far, more than half, so the run stops instead of "
                 f"going on without them. Is {self._root} the folder that the data's paths start from, and complete? "
-                f"The first: {first}. Once that is put right, run the same command again: all are tried anew."
+                f"The first: {first}. Once that is put right, run the same command again: {again} are tried anew."
             )
 
     def size(self) -> str:
@@ -123,9 +125,10 @@ def fill_cache(
     """
     layers = choose_layers(config.cache_layers, loaded.family.facts(loaded.model))
     key = feature_key(loaded, layers=layers, dtype=config.cache_dtype)
-    known = read_rejects(folder)
+    # The list may name pictures of a sample list that has been replaced since.
+    known = {image: reject for image, reject in read_rejects(folder).items() if image in pictures}
     wanted = {image: name for image, name in pictures.items() if image not in known}
-    repair = f"claspkit cache repair {folder.root}"
+    repair = f"claspkit cache repair {shlex.quote(str(folder.root))}"
     with FeatureStore.open(folder.features, key, write=True, repair=repair) as store:
         _take_over(store, folder.left_by_workers)
         missing = {image: wanted[image] for image in store.missing(wanted)}

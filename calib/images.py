@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -14,10 +15,23 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from claspkit.profiles.canonical import sha256_hex, write_atomic
-from claspkit.profiles.errors import BadDataError, ResourceError, shorten
+from claspkit.profiles.errors import BadDataError, ClaspError, ResourceError, shorten
+from claspkit.runtime.pictures import check_sides
 
 MAX_FILE_BYTES = 64 * 2**20
 MAX_PIXELS = 89_478_485  # Pillow's own limit for a picture that is no decompression bomb
+
+# What says that the name in the data is wrong. Anything else (EIO, EMFILE, ESTALE, EACCES, ...) says nothing about the
+# picture: it may be there and whole in a moment, so it must not be left out of a run for good.
+_NO_SUCH_FILE = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+    errno.ENXIO,  # a pipe or socket
+}
 
 # Pillow's format name -> file ending. Formats that start other programs (EPS) or that nobody photographs in
 # stay out.
@@ -51,9 +65,10 @@ def open_image(path: str, root: Path | str, sha256: str | None = None) -> Image.
     Of an animation the first frame counts. ``sha256`` is what the file's bytes must be; None takes what is there.
 
     Raises:
-        BadDataError: the path leaves ``root`` (also through a symbolic link), nothing or no plain file is
-        there, the
-            file is no picture, is cut short, or unpacks to more than MAX_PIXELS, or has another sha256.
+        BadDataError: the path leaves ``root`` (also through a symbolic link), nothing or no plain file is there, the
+            file is no picture, is cut short, unpacks to more than MAX_PIXELS, is too long and thin
+            (:data:`claspkit.runtime.pictures.MAX_RATIO`), or has another sha256.
+        ResourceError: the file cannot be read now, which says nothing about the picture.
     """
     return _decode(checked_bytes(path, root, sha256), path)[0]
 
@@ -63,6 +78,7 @@ def checked_bytes(path: str, root: Path | str, sha256: str | None) -> bytes:
 
     Raises:
         BadDataError: as of :func:`read_inside`, or the file has another sha256.
+        ResourceError: as of :func:`read_inside`.
     """
     data = read_inside(path, root)[1]
     if sha256 is not None and sha256_hex(data) != sha256:
@@ -128,17 +144,21 @@ def read_inside(path: str, root: Path | str) -> tuple[str, bytes]:
 
     Raises:
         BadDataError: the path leaves ``root``, is no plain file, or holds more than MAX_FILE_BYTES.
+        ResourceError: the system does not let it be read, or not now: an I/O error, no permission, too many open files.
     """
     shown = shorten(path)
     try:
         base = Path(root).resolve(strict=True)
         real = (base / path).resolve(strict=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except OSError as error:
+        # A path out of the root is refused also where its folders may not be looked into.
+        if Path(os.path.realpath(Path(root) / path)).is_relative_to(os.path.realpath(root)):
+            raise _unreadable(shown, error) from None
+        raise _outside(shown) from None
+    except (ValueError, RuntimeError) as error:
         raise BadDataError(f"picture {shown}: {_plain_reason(error)}") from None
     if not real.is_relative_to(base):
-        raise BadDataError(
-            f"picture {shown}: it lies outside the image root (give its folder with --image-root)"
-        )
+        raise _outside(shown)
     try:
         # The path is resolved, so a link or a pipe here was put there since; neither may be followed or
         # waited for.
@@ -149,12 +169,26 @@ def read_inside(path: str, root: Path | str) -> tuple[str, bytes]:
         finally:
             os.close(handle)
     except OSError as error:
-        raise BadDataError(f"picture {shown}: {_plain_reason(error)}") from None
+        raise _unreadable(shown, error) from None
     if not plain_file:
         raise BadDataError(f"picture {shown}: not a plain file")
     if len(data) > MAX_FILE_BYTES:
         raise BadDataError(f"picture {shown}: larger than the {MAX_FILE_BYTES // 2**20} MiB allowed")
     return real.relative_to(base).as_posix(), data
+
+
+def _outside(shown: str) -> BadDataError:
+    return BadDataError(f"picture {shown}: it lies outside the image root (give its folder with --image-root)")
+
+
+def _unreadable(shown: str, error: OSError) -> ClaspError:
+    """The error for a file that could not be opened or read."""
+    if error.errno in _NO_SUCH_FILE:
+        return BadDataError(f"picture {shown}: {_plain_reason(error)}")
+    return ResourceError(
+        f"picture {shown} could not be read: {_plain_reason(error)}. That is no fault of the picture's, so it is not "
+        "left out. Once files can be read again, or without it in the data, run the same command again to continue."
+    )
 
 
 def _read_all(handle: int, limit: int) -> bytes:
@@ -169,16 +203,18 @@ def _decode(data: bytes, name: str) -> tuple[Image.Image, str]:
 
 
 @contextmanager
-def decoding(data: bytes, name: str, formats: tuple[str, ...]) -> Iterator[Image.Image]:
+def decoding(data: bytes, name: str, formats: tuple[str, ...], reads: int | None = None) -> Iterator[Image.Image]:
     """Open the bytes of a picture; whatever a decoder raises inside the block becomes one kind of error.
 
     Args:
         data: a file's bytes.
         name: what to call it in an error.
         formats: Pillow's names of the formats allowed, some of :data:`FORMATS`.
+        reads: how often a decoder may read from the file; None for as often as it likes.
 
     Raises:
-        BadDataError: the bytes are no picture of these formats, are damaged, or unpack to more than MAX_PIXELS.
+        BadDataError: the bytes are no picture of these formats, are damaged, unpack to more than MAX_PIXELS, are too
+            long and thin, or take more than ``reads``.
     """
     shown = shorten(name)
     if not data:
@@ -189,12 +225,14 @@ def decoding(data: bytes, name: str, formats: tuple[str, ...]) -> Iterator[Image
                 "ignore"
             )  # what Pillow grumbles about and still decodes is no news to the user
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=formats) as picture:
+            file = io.BytesIO(data) if reads is None else _Metered(data, reads, shown)
+            with Image.open(file, formats=formats) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
+                _check_sides(picture, shown)
                 yield picture
     except BadDataError:
-        raise  # who asked has found something wrong by itself
+        raise  # something that a decoder has no objections to
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadDataError(f"picture {shown}: a decompression bomb, more than {MAX_PIXELS} pixels") from None
     except UnidentifiedImageError:
@@ -204,6 +242,30 @@ def decoding(data: bytes, name: str, formats: tuple[str, ...]) -> Iterator[Image
         raise  # the machine's fault, not the picture's
     except Exception as error:  # a damaged file makes a decoder raise almost anything
         raise BadDataError(f"picture {shown}: damaged or cut short ({_plain_reason(error)})") from None
+
+
+class _Metered(io.BytesIO):
+    """A file that may be read from so often."""
+
+    def __init__(self, data: bytes, reads: int, shown: str) -> None:
+        super().__init__(data)
+        self._allowed, self._left, self._shown = reads, reads, shown
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read, or refuse."""
+        self._left -= 1
+        if self._left < 0:
+            raise BadDataError(
+                f"picture {self._shown}: it is made of too many pieces; {self._allowed} reads are allowed. Save it anew"
+            )
+        return super().read(size)
+
+
+def _check_sides(picture: Image.Image, shown: str) -> None:
+    try:
+        check_sides(picture.size)
+    except BadDataError as error:
+        raise BadDataError(f"picture {shown}: {error}") from None
 
 
 def as_rgb(picture: Image.Image) -> Image.Image:

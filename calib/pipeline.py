@@ -9,17 +9,19 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
+from claspkit.cache.layout import MANIFEST
 from claspkit.cache.store import FeatureStore
 from claspkit.profiles.budget import Budget, prunes_before_decoder
 from claspkit.profiles.errors import UsageError
 from claspkit.profiles.intents import INTENT_IDS
+from claspkit.profiles.records import hold_lock
 from claspkit.router.backends import BACKENDS
 from claspkit.router.labels import Label
 from claspkit.runtime.inputs import processor_sha256
@@ -92,6 +94,7 @@ class Pipeline:
             access: how a labelling server is reached.
 
         Raises:
+            ResourceError: another process works in the folder; with ``fresh``, nothing is deleted then.
             ClaspError: with the exit code of its kind; everything finished so far stays on disk.
         """
         times, access = Times(), access or Access()
@@ -267,8 +270,12 @@ def _one_of(option: str, name: str, rows: Mapping[str, T]) -> T:
 
 
 def _start_over(folder: RunFolder) -> None:
-    """Delete a run's own files, and nothing else that may lie in its folder."""
-    for path in (
+    """Delete a run's own files, and nothing else that may lie in its folder.
+
+    Raises:
+        ResourceError: another process writes one of them; nothing is deleted.
+    """
+    files = (
         folder.root / "config.lock.json",
         folder.samples,
         folder.rejects,
@@ -276,7 +283,12 @@ def _start_over(folder: RunFolder) -> None:
         folder.ledger,
         folder.report,
         folder.summary,
-    ):
-        path.unlink(missing_ok=True)
-    for path in (folder.images, folder.features, *folder.left_by_workers, folder.profile.parent):
-        shutil.rmtree(path, ignore_errors=True)
+    )
+    stores = (folder.features, *folder.left_by_workers)
+    with ExitStack() as held:
+        for log in (folder.rejects, folder.labels, folder.ledger, *(store / MANIFEST for store in stores)):
+            held.enter_context(hold_lock(log))
+        for path in files:
+            path.unlink(missing_ok=True)
+        for path in (folder.images, *stores, folder.profile.parent):
+            shutil.rmtree(path, ignore_errors=True)

@@ -70,10 +70,9 @@ def choose_layers(text: str, facts: FamilyFacts) -> tuple[int, ...]:
     needed = make_space(facts.default_layer).layers
     if text in (ALL, PROTOTYPES):
         return needed if text == PROTOTYPES else tuple(range(facts.vision_depth + 1))
-    parts = [part.strip() for part in text.split(",")]
-    if not all(map(_is_count, parts)):
+    layers = _numbers(text)
+    if not layers:
         raise UsageError(f"--cache-layers takes {ALL}, {PROTOTYPES} or layer numbers such as 3,12,23, got {text!r}")
-    layers = tuple(sorted({int(part) for part in parts}))
     if layers[-1] > facts.vision_depth:
         raise UsageError(f"--cache-layers {text}: this model has vision layers 0 to {facts.vision_depth}")
     absent = sorted(set(needed) - set(layers))
@@ -83,6 +82,14 @@ def choose_layers(text: str, facts: FamilyFacts) -> tuple[int, ...]:
             f"{', '.join(map(str, absent))} must be among them. `--cache-layers {PROTOTYPES}` means just these"
         )
     return layers
+
+
+def tidy_layers(text: str) -> str:
+    """One spelling of a layer set: numbers ascending, each once, without spaces; other text without spaces around.
+
+    Whether there is such a set, or such layers, is for :func:`choose_layers` to say.
+    """
+    return ",".join(map(str, _numbers(text))) or text.strip()
 
 
 def cache_plan(facts: FamilyFacts, per_class: int, choice: CacheChoice, machine: Machine | None) -> dict[str, Any]:
@@ -178,6 +185,12 @@ def _instead(facts: FamilyFacts, per_class: int, choice: CacheChoice, size: int,
         for count in counts:
             fits = sample * count <= room
             yield {"layers": layers, "dtype": dtype, "per_class": count, "bytes": sample * count, "fits": fits}
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """The numbers of a list such as "3,12,23", ascending, each once; none where the text is no such list."""
+    parts = [part.strip() for part in text.split(",")]
+    return tuple(sorted({int(part) for part in parts})) if all(map(_is_count, parts)) else ()
 
 
 def _is_count(text: str) -> bool:

@@ -13,7 +13,8 @@ import json
 import os
 import socket
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -101,7 +102,7 @@ class RecordLog:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self._lock = _lock(self.path)
+        self._lock: int | None = _lock(self.path)
         self._file: int | None = None
         try:
             existed = self.path.exists()
@@ -166,6 +167,24 @@ def open_log(path: Path | str) -> tuple[RecordLog, list[Record]]:
     return log, log.found
 
 
+@contextmanager
+def hold_lock(path: Path | str) -> Iterator[None]:
+    """Keep every other process from opening a log, whatever is in it: to delete it, for example.
+
+    A log that nobody has opened yet has no lock, and gets none.
+
+    Raises:
+        ResourceError: another process has the log open.
+    """
+    path = Path(path)
+    handle = _lock(path) if _lock_path(path).exists() else None
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
 def _write_all(file: int, data: bytes, offset: int) -> None:
     view = memoryview(data)
     while view:
@@ -174,9 +193,13 @@ def _write_all(file: int, data: bytes, offset: int) -> None:
         offset += written
 
 
-def _lock(path: Path) -> int | None:
+def _lock_path(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+def _lock(path: Path) -> int:
     """Lock ``<path>.lock`` and write into it who we are; the handle holds the lock until it is closed."""
-    lock_path = path.with_name(path.name + ".lock")
+    lock_path = _lock_path(path)
     try:
         handle = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o666)
     except FileNotFoundError:

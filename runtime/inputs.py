@@ -13,6 +13,7 @@ from transformers import BatchEncoding
 from claspkit.profiles.errors import UsageError
 
 from .models import LoadedModel
+from .pictures import check_pictures
 from .processors import VIDEO_BUILDERS, SplitProcessor
 
 
@@ -44,7 +45,12 @@ def batch_inputs(
     Returns:
         What the model's ``generate`` takes, on its device: ``input_ids`` (B, S) int64, ``attention_mask`` (B, S),
         ``pixel_values`` in the model's dtype, and whatever else its family needs (sizes, grids, token types).
+
+    Raises:
+        BadDataError: a picture is too long and thin, see :data:`claspkit.runtime.pictures.MAX_RATIO`.
+        ValueError: the image processor refuses a picture for another reason.
     """
+    check_pictures(pictures)
     processor = loaded.processor
     if isinstance(processor, SplitProcessor):
         batch = BatchEncoding(processor.build(pictures, prompts))
@@ -70,8 +76,11 @@ def clip_inputs(
 
     Raises:
         UsageError: the model takes no videos, or these do not fit.
+        BadDataError, ValueError: as of :func:`batch_inputs`.
     """
     check_takes_clips(loaded)
+    for frames in clips:
+        check_pictures(frames)
     processor, build = loaded.processor, VIDEO_BUILDERS[loaded.family.id]
     made = build(processor.image_processor, processor.tokenizer, clips, prompts, loaded.model.config)
     return _placed(loaded, made)
@@ -117,7 +126,12 @@ def text_inputs(loaded: LoadedModel, prompts: Sequence[str]) -> tuple[Tensor, Te
 
 
 def pixel_values(loaded: LoadedModel, pictures: Sequence[Image.Image]) -> Tensor:
-    """Run the image processor: -> (B, 3, H, W) in the model's dtype, on its device."""
+    """Run the image processor: -> (B, 3, H, W) in the model's dtype, on its device.
+
+    Raises:
+        BadDataError, ValueError: as of :func:`batch_inputs`.
+    """
+    check_pictures(pictures)
     batch = loaded.processor.image_processor(images=list(pictures), return_tensors="pt")
     values: Tensor = batch["pixel_values"]
     return values.to(loaded.model.device, dtype=loaded.model.dtype)

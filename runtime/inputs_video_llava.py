@@ -114,7 +114,9 @@ def _pixels(image_processor: Any, pictures: Sequence[Image.Image]) -> tuple[str,
     """Run the image processor; return the key it uses for pixels, and them."""
     switch = "return_legacy_image_output"  # releases that have it also know the key pixel_values, and prefer it
     known = inspect.signature(image_processor.preprocess).parameters
-    options = {switch: False} if switch in known else {}
+    options: dict[str, Any] = {switch: False} if switch in known else {}
+    # It would guess where the channels are, and take a picture that is 1 or 3 pixels high for channels first.
+    options["input_data_format"] = "channels_last"
     made = image_processor(list(pictures), return_tensors="pt", **options)
     ((name, pixels),) = made.items()
     return name, pixels

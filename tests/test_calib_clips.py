@@ -104,6 +104,20 @@ def test_bombs_are_refused(kind: str, tmp_path: Path, monkeypatch: pytest.Monkey
             open_clip("a", tmp_path, 3)
 
 
+def test_a_gif_of_endless_pieces_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its frames are not counted to the end: so many reads and no more, however many frames are left."""
+    two = animation("GIF", 2, (1, 1))
+    frame = b"\x2c" + bytes(4) + b"\1\0\1\0\0" + b"\2\2\x44\1\0"
+    (tmp_path / "a.gif").write_bytes(two[:-1] + frame * 5_000 + two[-1:])
+    with pytest.raises(BadDataError, match="5002 frames"):
+        open_clip("a.gif", tmp_path, 2)
+    monkeypatch.setattr(clips, "MAX_READS", 1_000)
+    with pytest.raises(BadDataError, match="too many pieces; 1000 reads"):
+        open_clip("a.gif", tmp_path, 2)
+    (tmp_path / "b.gif").write_bytes(two)
+    assert shades(open_clip("b.gif", tmp_path, 2)) == [0, 1]
+
+
 def test_damaged_files_give_one_kind_of_error(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Cut anywhere, or with bytes changed: frames or a BadDataError, never anything else, never a warning."""
     folder = tmp_path_factory.mktemp("clips")

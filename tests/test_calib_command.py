@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -30,7 +31,7 @@ CONFIGS = st.builds(
     holdout=st.sampled_from([0.5, 0.25]),
     dtype=st.none() | st.just("float32"),
     block_size=st.integers(1, 99),
-    cache_layers=st.sampled_from(["all", "prototypes", "3,12, 23"]),
+    cache_layers=st.sampled_from(["all", "prototypes", "3,12,23"]),
     cache_dtype=st.sampled_from(["float16", "int8"]),
     router=st.sampled_from(["rules", "openai", "replay"]),
     router_model=st.none() | WORDS,
@@ -60,6 +61,25 @@ def test_the_command_gives_the_configuration_back(config: RunConfig) -> None:
         patch.setattr(cli_stages, "Pipeline", Watched)
         app(args=words[1:], standalone_mode=False)
     assert asked == [(config, Path("a run"))]
+
+
+@pytest.mark.parametrize(
+    ("typed", "locked"),
+    [("3,12", "3,12"), (" 3, 12 ", "3,12"), ("12,3,12", "3,12"), ("007", "7"), (" all ", "all"), ("3;12", "3;12")],
+)
+def test_layers_are_locked_in_one_spelling(typed: str, locked: str, tmp_path: Path) -> None:
+    """However a list is typed, the same layers are the same run."""
+    asked: list[str] = []
+
+    def watched(config: RunConfig, *_: object) -> SimpleNamespace:
+        asked.append(config.cache_layers)
+        return SimpleNamespace(run=lambda **_: None)
+
+    words = ["cache", "build", "--model", "mini", "--per-class", "9", "--cache-layers", typed, "--out", str(tmp_path)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli_stages, "Pipeline", watched)
+        app(args=words, standalone_mode=False)
+    assert asked == [locked]
 
 
 def test_defaults_are_left_out() -> None:

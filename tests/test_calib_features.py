@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,9 +23,10 @@ from claspkit.calib.features import openers
 from claspkit.calib.folder import RunFolder, read_samples
 from claspkit.calib.plan import make_plan
 from claspkit.calib.plan_cache import CacheChoice
-from claspkit.calib.rejects import read_rejects
+from claspkit.calib.rejects import Reject, add_rejects, read_rejects
 from claspkit.profiles.canonical import canonical_json, digest
-from claspkit.profiles.errors import BadDataError, MismatchError, ResourceError, UsageError
+from claspkit.profiles.errors import BadDataError, CorruptError, MismatchError, ResourceError, UsageError
+from claspkit.profiles.records import RecordLog
 from claspkit.runtime.models import load_model
 
 
@@ -250,6 +254,85 @@ def test_fresh_forgets_what_was_quarantined(run: Path) -> None:
     run_until("label", run, fresh=True)
     assert not RunFolder(run).rejects.exists()
     assert not RunFolder(run).worker_features(3).exists()
+
+
+def test_pictures_of_another_sample_list_do_not_count(run: Path) -> None:
+    """The list names more pictures than the run has, of data read before: one lost now is one, not more than half."""
+    folder, pictures = RunFolder(run), pictures_of(run)
+    strangers = {f"{number:064x}": Reject(f"old-{number}.png", "gone") for number in range(len(pictures))}
+    add_rejects(folder, strangers)
+    sha, name = sorted(pictures.items())[3]
+    (run / "images" / name).unlink()
+    run_until("cache", run)
+    assert read_rejects(folder).keys() - strangers.keys() == {sha}
+    with FeatureStore.open(folder.features) as store:
+        assert store.digests == set(pictures) - {sha}
+
+
+def test_what_was_quarantined_before_is_not_said_to_be_tried_anew(run: Path) -> None:
+    """More than half by now, two of them since an earlier invocation: those stay out, and the text says so."""
+    names = sorted(pictures_of(run).values())
+    for name in names[:2]:
+        (run / "images" / name).unlink()
+    run_until("cache", run)
+    shutil.rmtree(RunFolder(run).features)
+    for name in names[2 : len(names) // 2 + 1]:
+        (run / "images" / name).unlink()
+    with pytest.raises(BadDataError, match="all but the 2 quarantined before are tried anew"):
+        run_until("cache", run)
+    assert len(read_rejects(RunFolder(run))) == 2
+
+
+def test_a_moment_of_errors_quarantines_none(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails to read ends the stage; well again, the same command has all pictures."""
+    real, names = os.open, sorted(pictures_of(run).values())
+
+    def failing(path: Any, *rest: Any, **more: Any) -> int:
+        if str(path).endswith(names[2]):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, *rest, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", failing)
+        with pytest.raises(ResourceError, match=f"{names[2]}.*Input/output error.*run the same command again"):
+            run_until("cache", run)
+    assert not RunFolder(run).rejects.exists()
+    run_until("cache", run)
+    with FeatureStore.open(RunFolder(run).features) as store:
+        assert store.digests == set(pictures_of(run))
+
+
+@pytest.mark.parametrize("held", ["cache", "cache-3", "labels.jsonl", "ledger.jsonl", "quarantine.jsonl"])
+def test_fresh_leaves_a_run_alone_that_is_being_filled(held: str, run: Path) -> None:
+    """Another holder of any of its locks: nothing is deleted. Let go, all is, damaged files too."""
+    folder, key = RunFolder(run), feature_key(load_model("mini"))
+    for store in (folder.features, folder.worker_features(3)):
+        FeatureStore.open(store, key, write=True).close()
+    path = run / held
+    before = sorted(run.rglob("*"))
+    with FeatureStore.open(path, key, write=True) if held.startswith("cache") else RecordLog(path):
+        with pytest.raises(ResourceError, match="is in use by process"):
+            run_until("samples", run, fresh=True)
+        assert {*before, path} <= set(run.rglob("*"))
+    folder.labels.write_text("damaged\nin the middle\n")
+    run_until("samples", run, fresh=True)
+    left = {each.name for each in run.iterdir()} - {f"{held}.lock", "labels.jsonl.lock"}
+    assert left == {"config.lock.json", "samples.json", "images"}
+
+
+def test_the_repair_command_can_be_pasted(run: Path) -> None:
+    """A run folder with a space in its name is one word of the command that an error gives."""
+    spaced = run.rename(run.with_name("a run"))
+    run_until("cache", spaced)
+    with FeatureStore.open(RunFolder(spaced).features) as store:
+        path = store.folder / store.shards[0].file
+    data = bytearray(path.read_bytes())
+    for place in range(len(data) // 4, len(data), 4000):
+        data[place] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CorruptError) as damaged:
+        calibrate(spaced)
+    assert f"Run `{shlex.join(['claspkit', 'cache', 'repair', str(spaced)])}`" in str(damaged.value)
 
 
 def test_how_many_processes_fill_the_cache_is_not_locked() -> None:

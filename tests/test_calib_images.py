@@ -1,5 +1,6 @@
 """Pictures: what is opened, what is refused and why, and files that are written once."""
 
+import errno
 import io
 import os
 import struct
@@ -130,6 +131,9 @@ REFUSED: dict[str, tuple[Callable[[Path], str], str]] = {
     "broken png": (file_of(PNG[:60] + bytes(20) + PNG[80:]), "damaged or cut short"),
     "bomb": (file_of(huge_png(50_000)), "decompression bomb"),
     "small bomb": (file_of(huge_png(10_000)), "decompression bomb"),
+    "thin": (file_of(encoded((1, 201))), "1 x 201 pixels are too long and thin"),
+    "long": (file_of(encoded((402, 2), "GIF")), "402 x 2 pixels are too long and thin"),
+    "nothing outside": (lambda root: "../nothing.png", "outside the image root"),
 }
 
 
@@ -141,6 +145,40 @@ def test_what_is_no_picture_below_the_root_is_refused_with_the_reason(case: str,
         open_image(path, root)
     with pytest.raises(BadDataError, match=reason):
         check_image(path, root)
+
+
+@pytest.mark.parametrize("size", [(200, 1), (1, 200), (3, 600)])
+def test_a_panorama_is_no_bomb(size: tuple[int, int], root: Path) -> None:
+    """Just as long as allowed."""
+    (root / "x").write_bytes(encoded(size))
+    assert open_image("x", root).size == size
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.EACCES, errno.ENOMEM])
+@pytest.mark.parametrize("call", ["open", "lstat", "read"])
+def test_what_is_no_fault_of_the_picture_is_a_matter_of_resources(
+    number: int, call: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is met on the way, at the opening or while reading; a path out of the root is still refused."""
+
+    def fails(path: object, *_: object, **__: object) -> int:
+        if str(path).endswith(("a.png", "door")) or call == "read":
+            raise OSError(number, os.strerror(number))
+        return real(path, *_, **__)  # type: ignore[no-any-return]
+
+    checks = PictureChecks(root)
+    with monkeypatch.context() as patched:
+        where, name = (images, "_read_all") if call == "read" else (os, call)
+        real = getattr(where, name)
+        patched.setattr(where, name, fails)
+        for ask in (lambda path: open_image(path, root), checks.check):
+            with pytest.raises(ResourceError, match=rf"in/a\.png' could not be read: {os.strerror(number)}"):
+                ask("in/a.png")
+        if call == "lstat":
+            for path in ("../a.png", str(root.parent / "door" / "a.png")):
+                with pytest.raises(BadDataError, match="outside the image root"):
+                    open_image(path, root)
+    assert checks.check("in/a.png").path == "in/a.png"
 
 
 def test_every_cut_of_a_picture_is_refused_or_the_whole_of_it(root: Path) -> None:

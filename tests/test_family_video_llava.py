@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -261,6 +262,18 @@ def test_built_inputs_run_and_hold_the_pictures_and_the_words() -> None:
     assert visual.tokens == (PATCHES, PATCHES)
     ids[ids > IMAGE_TOKEN] = 10  # the tiny model has no letters
     assert model.generate(**inputs, max_new_tokens=2).shape[1] == ids.shape[1] + 2
+
+
+@pytest.mark.parametrize("size", [(9, 3), (3, 3), (9, 1), (3, 9), (7, 4)])
+def test_a_low_picture_is_read_with_its_channels_last(size: tuple[int, int]) -> None:
+    """Three pixels of height are no three channels: pictures and frames are what they are when that is said."""
+    values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    told = processor(SIDE)(values, input_data_format="channels_last", return_tensors="pt")
+    (wanted,) = told.values()
+    picture, words, config = Image.fromarray(values), tokenizer(), build().config
+    assert torch.equal(build_inputs(processor(SIDE), words, [picture], ["What?"], config)[PIXELS], wanted)
+    moving = build_video_inputs(processor(SIDE), words, [[picture] * 2], ["What?"], config)
+    assert torch.equal(moving["pixel_values_videos"][0], wanted.expand(2, -1, -1, -1))
 
 
 def test_built_video_inputs_run_and_hold_the_frames_in_order() -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from claspkit.profiles.errors import CorruptError, ResourceError, UsageError
-from claspkit.profiles.records import RecordLog, encode_record, open_log, read_records
+from claspkit.profiles.records import RecordLog, encode_record, hold_lock, open_log, read_records
 
 RECORDS: list[dict[str, Any]] = [{"n": number, "text": f"line\n{number} é", "score": number / 7} for number in range(6)]
 
@@ -161,6 +161,20 @@ def test_a_second_writer_is_told_whom_to_wait_for(path: Path) -> None:
             RecordLog(path)
         assert read_records(path) == RECORDS  # reading needs no lock
     RecordLog(path).close()
+
+
+def test_a_lock_can_be_held_on_a_log_that_is_not_read(path: Path) -> None:
+    """Who holds it keeps writers out and is kept out by them, whatever is in the log; a log without lock gets none."""
+    with RecordLog(path), pytest.raises(ResourceError, match=f"process {os.getpid()} on "), hold_lock(path):
+        pytest.fail("held twice")
+    path.write_bytes(b"no log\nat all\n")
+    with hold_lock(path), pytest.raises(ResourceError):
+        RecordLog(path)
+    with hold_lock(path):  # it was given back
+        path.unlink()
+    other = path.with_name("other.jsonl")
+    with hold_lock(other), hold_lock(path.parent / "none" / "x"):
+        assert list(path.parent.glob("other*")) == []
 
 
 def test_a_killed_writer_leaves_a_usable_log(tmp_path: Path) -> None:
