@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 from claspkit.profiles.errors import ClaspError
 
 from .cli_look import doctor, export, inspect, plan, report
+from .cli_router import router_app
 from .cli_stages import calibrate, stage_command
 from .cli_store import store_app
 from .cli_use import route, run
@@ -41,6 +42,7 @@ app.command()(report)
 app.command()(export)
 app.command()(run)
 app.command()(route)
+app.add_typer(router_app, name="router")
 app.command()(doctor)
 
 _single = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)

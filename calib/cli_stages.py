@@ -50,10 +50,13 @@ Scorer = Annotated[str | None, typer.Option(help="Scorer of rows that name none,
 Seed = Annotated[int, typer.Option(min=0, help="Seed of sampling and resampling.")]
 Router = Annotated[
     str,
-    typer.Option(help="Who labels the prompts: rules (offline), transformers (Qwen3-8B), openai (a server) or replay."),
+    typer.Option(
+        help="Who labels the prompts: rules or student (offline), transformers (Qwen3-8B), openai (a server) or replay."
+    ),
 ]
 RouterModel = Annotated[
-    str | None, typer.Option(help="Hub id or folder of another labelling model, or its name on the server.")
+    str | None,
+    typer.Option(help="Hub id or folder of another labelling model, its name on the server, or a student's file."),
 ]
 RouterMode = Annotated[str, typer.Option(help="How a teacher answers: logits (one letter, scored) or json (written).")]
 RouterEndpoint = Annotated[

@@ -72,7 +72,9 @@ def run(
 
 def route(
     profile: Annotated[Path | None, typer.Option("--profile", help="Route as this profile does.")] = None,
-    backend: Annotated[str, typer.Option(help=f"Without a profile, one of: {', '.join(BACKENDS)}.")] = "rules",
+    backend: Annotated[
+        str, typer.Option("--backend", "--router", help=f"Without a profile, one of: {', '.join(BACKENDS)}.")
+    ] = "student",
     router_model: RouterModel = None,
     router_mode: RouterMode = "logits",
     router_endpoint: RouterEndpoint = None,

@@ -58,11 +58,15 @@ def check_router(config: RunConfig, access: Access) -> None:
 
 
 def router_facts(config: RunConfig) -> dict[str, str]:
-    """What decides labels beside the configuration: the recorded answers' digest.
+    """What decides labels beside the configuration: the recorded answers' digest, or the student's.
 
     Raises:
-        UsageError: the file of answers cannot be read.
+        UsageError: the file of answers or the student cannot be read.
+        ProfileError: the student's file holds none.
     """
+    if config.router == "student":
+        student = make_backend(config.router, BackendOptions(model=config.router_model))
+        return {"router_student_sha256": student.template}
     if config.router != "replay" or config.router_answers is None:
         return {}
     return {"router_answers_sha256": sha256_hex(read_answers(Path(config.router_answers)))}

@@ -42,7 +42,7 @@ class ReplayBackend(Backend):
         self.template = sha256_hex(data)
         self.source = f"{_REPLAY}{self.template[:12]}"
         self.block = 4096
-        self._known = self._from_log() if _is_log(data) else self._from_lines(data)
+        self._known = self._from_log() if is_log(data) else self._from_lines(data)
 
     def label(self, prompts: Sequence[str]) -> list[Label]:
         """One label per prompt, as recorded.
@@ -60,6 +60,10 @@ class ReplayBackend(Backend):
             )
         return [self._known[key] for key in keys]
 
+    def answer(self, prompt: str) -> Label | None:
+        """The label recorded for a prompt, None if there is none."""
+        return self._known.get(prompt_digest(prompt))
+
     def _from_log(self) -> dict[str, Label]:
         """Prompt digest -> label of the log's last labeller."""
         records = read_records(self._path)
@@ -76,7 +80,7 @@ class ReplayBackend(Backend):
     def _from_lines(self, data: bytes) -> dict[str, Label]:
         """Prompt digest -> label of plain lines."""
         found: dict[str, Label] = {}
-        for number, row in _rows(data, self._path):
+        for number, row in answer_rows(data, self._path):
             prompt, fine, confidence = row.get("prompt"), row.get("fine"), row.get("confidence", 1.0)
             try:
                 if not (isinstance(prompt, str) and isinstance(fine, str) and fine in _FINE):
@@ -115,12 +119,12 @@ def read_answers(path: Path) -> bytes:
         ) from None
 
 
-def _is_log(data: bytes) -> bool:
+def is_log(data: bytes) -> bool:
     """Whether lines begin with a checksum, as those of a label log do, and not with a JSON object."""
     return not data.lstrip().startswith(b"{")
 
 
-def _rows(data: bytes, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def answer_rows(data: bytes, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) of every line that is not blank."""
     for number, line in enumerate(data.split(b"\n"), 1):
         if line.strip():

@@ -21,7 +21,8 @@ class BackendOptions:
     """What a backend may be told; each takes what concerns it.
 
     Attributes:
-        model: hub id or folder of a labelling model, or its name on a server; None takes the backend's own default.
+        model: hub id or folder of a labelling model, its name on a server, or a student's file; None takes the
+            backend's own default.
         revision: hub revision of it.
         device: torch device.
         batch_size: prompts per forward.
@@ -77,6 +78,12 @@ def _rules(options: BackendOptions) -> Backend:
     return RulesBackend()
 
 
+def _student(options: BackendOptions) -> Backend:
+    from .student import SHIPPED, read_student
+
+    return read_student(SHIPPED if options.model is None else Path(options.model))
+
+
 def _transformers(options: BackendOptions) -> Backend:
     if options.mode == "json":
         from .backend_transformers_json import TransformersJsonBackend
@@ -101,6 +108,7 @@ def _replay(options: BackendOptions) -> Backend:
 
 BACKENDS: dict[str, Callable[[BackendOptions], Backend]] = {
     "rules": _rules,
+    "student": _student,
     "transformers": _transformers,
     "openai": _openai,
     "replay": _replay,

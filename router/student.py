@@ -1,16 +1,14 @@
 """The student: a linear classifier over hashed words, small enough to ship inside a profile. Plain numpy.
 
-A prompt's features are the words of its question, its pairs of neighbouring words, and its first two words once
-more, each hashed to a row of the weight matrix. Logits = (sum of rows) / sqrt(number of features) + bias.
+With the rows r_1 .. r_n that a prompt's features hash to (:mod:`.student_features`), its 15 logits are
+(sum of weights[r_i]) / sqrt(n) + bias, divided by the temperature. Their softmax is summed over the fine intents of
+each class: the class is the likeliest of the nine, and its share is the label's confidence.
 """
 
 from __future__ import annotations
 
-import math
-import re
-import zlib
 from collections.abc import Sequence
-from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -18,48 +16,75 @@ from numpy.typing import NDArray
 
 from claspkit.profiles.canonical import sha256_hex
 from claspkit.profiles.errors import ProfileError, UsageError
-from claspkit.profiles.intents import INTENT_IDS
+from claspkit.profiles.intents import FINE_INTENTS, INTENT_IDS
 
 from .backends import Backend
 from .labels import Label
-from .prompts import normalise, question
+from .student_features import Features, features
 
-BUCKETS: Final = 2**15
-_MAX_BUCKETS: Final = 2**20
-_MAX_WORDS: Final = 400
-_BATCH: Final = 64
-_WORD = re.compile(r"\w+")
+MAX_FILE: Final = 1_000_000
+MAX_BITS: Final = 15
+SHIPPED: Final = Path(__file__).with_name("student.safetensors")
+"""The student that comes with the package; how it was made: docs/router.md."""
+
+FINE_IDS: Final = tuple(fine.id for fine in FINE_INTENTS)
+_VERSION = 1  # of the features and of the file: weights of another version mean other words
+_NAMES = {"weights", "bias", "temperature", "reject_below", "version"}
+_TEMPERATURES = (1e-3, 1e3)  # beyond them logits of float16 weights overflow or say nothing
+_CHUNK = 256  # prompts at a time: the rows of 256 of the longest prompts take about 100 MB
 
 Floats = NDArray[np.float32]
-Indices = NDArray[np.int64]
 
 
 class StudentBackend(Backend):
-    """Labels by a trained student.
+    """Labels by a trained student. It rejects nothing itself: a profile's ``min_confidence`` does.
 
     Args:
-        weights: (buckets, 9) float16, columns in INTENT order.
-        bias: (9,) float16.
+        weights: (2 ** bits, 15) float16, columns in the order of FINE_INTENTS.
+        bias: (15,) float16.
+        temperature: > 0; divides the logits.
+        reject_below: in [0, 1]; a label less sure than this should be the default class.
     """
 
-    def __init__(self, weights: NDArray[np.float16], bias: NDArray[np.float16]) -> None:
-        self._stored = {"weights": weights, "bias": bias}
-        self._weights = weights.astype(np.float32)
-        self._bias = bias.astype(np.float32)
+    def __init__(
+        self,
+        weights: NDArray[np.float16],
+        bias: NDArray[np.float16],
+        temperature: float = 1.0,
+        reject_below: float = 0.0,
+    ) -> None:
+        self._stored: dict[str, NDArray[Any]] = {
+            "weights": weights,
+            "bias": bias,
+            "temperature": np.array([temperature], np.float32),
+            "reject_below": np.array([reject_below], np.float32),
+            "version": np.array([_VERSION], np.int32),
+        }
+        self._weights, self._bias = weights.astype(np.float32), bias.astype(np.float32)
+        self._bits = len(weights).bit_length() - 1
+        self.temperature = float(self._stored["temperature"][0])
+        self.reject_below = float(self._stored["reject_below"][0])
         self.template = sha256_hex(self.to_bytes())
         self.source = f"student:{self.template[:12]}"
         self.block = 4096
 
     def label(self, prompts: Sequence[str]) -> list[Label]:
-        """One label per prompt: the likeliest intent and its probability; no fine intent."""
-        return [self._label(prompt) for prompt in prompts]
+        """One label per prompt: the likeliest intent, the likeliest fine intent of it, the intent's probability."""
+        labels: list[Label] = []
+        for start in range(0, len(prompts), _CHUNK):
+            shares = self._shares(prompts[start : start + _CHUNK])
+            classes = class_shares(shares)
+            best = classes.argmax(axis=1)
+            fine = np.where(_MERGE.T[best] > 0, shares, -1).argmax(axis=1)
+            sure = classes[np.arange(len(best)), best]
+            labels += [
+                Label(INTENT_IDS[intent], FINE_IDS[kind], min(share, 1.0), self.source, self.template)
+                for intent, kind, share in zip(best.tolist(), fine.tolist(), sure.tolist(), strict=True)
+            ]
+        return labels
 
-    def _label(self, prompt: str) -> Label:
-        rows = features(prompt, len(self._weights))
-        logits = self._weights[rows].sum(axis=0) / math.sqrt(max(len(rows), 1)) + self._bias
-        shares = _softmax(logits[None])[0]
-        best = int(shares.argmax())
-        return Label(INTENT_IDS[best], None, min(float(shares[best]), 1.0), self.source, self.template)
+    def _shares(self, prompts: Sequence[str]) -> Floats:
+        return softmax(logits(self._weights, self._bias, features(prompts, self._bits)) / np.float32(self.temperature))
 
     def to_bytes(self) -> bytes:
         """The student as a safetensors file."""
@@ -78,94 +103,86 @@ class StudentBackend(Backend):
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
+        if len(data) > MAX_FILE:
+            raise ProfileError("router.file", f"it has {len(data)} bytes, a student at most {MAX_FILE}")
         try:
-            tensors: dict[str, Any] = load(data)
+            tensors: dict[str, NDArray[Any]] = load(data)
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise ProfileError("router.file", f"no safetensors file: {error}") from None
-        if tensors.keys() != {"weights", "bias"}:
-            raise ProfileError("router.file", "a student holds the tensors 'weights' and 'bias' and no others")
-        weights, bias = tensors["weights"], tensors["bias"]
-        classes = len(INTENT_IDS)
-        shapes_fit = weights.ndim == 2 and weights.shape[1] == classes and bias.shape == (classes,)
-        if not shapes_fit or not 1 <= len(weights) <= _MAX_BUCKETS:
-            raise ProfileError("router.file", f"weights {weights.shape} and bias {bias.shape} are not a student's")
-        if weights.dtype != np.float16 or bias.dtype != np.float16:
-            raise ProfileError("router.file", f"a student is float16, not {weights.dtype} and {bias.dtype}")
-        if not (np.isfinite(weights).all() and np.isfinite(bias).all()):
-            raise ProfileError("router.file", "its weights are not finite")
-        return cls(weights, bias)
+        if tensors.keys() != _NAMES:
+            raise ProfileError("router.file", f"a student holds the tensors {', '.join(sorted(_NAMES))} and no others")
+        _check(tensors)
+        temperature, reject_below = float(tensors["temperature"][0]), float(tensors["reject_below"][0])
+        return cls(tensors["weights"], tensors["bias"], temperature, reject_below)
 
 
-def features(prompt: str, buckets: int = BUCKETS) -> Indices:
-    """Rows of the weight matrix that a prompt's features hash to, (n,) int64, repetitions kept."""
-    words = _WORD.findall(question(normalise(prompt)))[:_MAX_WORDS]
-    pairs = [f"{left} {right}" for left, right in pairwise(words)]
-    first = [f"^{number} {word}" for number, word in enumerate(words[:2])]
-    hashed = [zlib.crc32(name.encode()) % buckets for name in (*words, *pairs, *first)]
-    return np.array(hashed, dtype=np.int64)
-
-
-def train_student(
-    prompts: Sequence[str],
-    intents: Sequence[str],
-    *,
-    seed: int = 0,
-    epochs: int = 30,
-    buckets: int = BUCKETS,
-    rate: float = 0.5,
-) -> StudentBackend:
-    """Fit a student to labelled prompts: softmax regression by AdaGrad, the same result for the same input.
-
-    Args:
-        prompts: the texts. intents: one intent id each, from a teacher.
-        seed: order of the prompts within each epoch.
-        epochs: passes over the prompts.
-        buckets: rows of the weight matrix.
-        rate: step size.
+def read_student(path: Path) -> StudentBackend:
+    """The student of a file, such as ``claspkit router distill`` writes.
 
     Raises:
-        UsageError: no prompts, counts that differ, or an unknown intent.
+        UsageError: the file cannot be read.
+        ProfileError: it holds no student.
     """
-    if not prompts or len(prompts) != len(intents):
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
+    except OSError as error:
         raise UsageError(
-            f"a student needs one intent per prompt and at least one: {len(prompts)} and {len(intents)} given"
-        )
-    unknown = sorted(set(intents) - set(INTENT_IDS))
-    if unknown:
-        raise UsageError(f"unknown intents {', '.join(unknown)}; there are: {', '.join(INTENT_IDS)}")
-    rows = [features(prompt, buckets) for prompt in prompts]
-    wanted = np.array([INTENT_IDS.index(intent) for intent in intents])
-    classes = len(INTENT_IDS)
-    # Row 0 is the bias, so that one update serves both.
-    weights = np.zeros((buckets + 1, classes), dtype=np.float32)
-    squares = np.full_like(weights, 1e-8)
-    rng = np.random.default_rng(seed)
-    for _ in range(epochs):
-        order = rng.permutation(len(rows))
-        for start in range(0, len(order), _BATCH):
-            batch = order[start : start + _BATCH]
-            _step(weights, squares, [rows[index] for index in batch], wanted[batch], rate)
-    return StudentBackend(weights[1:].astype(np.float16), weights[0].astype(np.float16))
+            f"the student {path} cannot be read ({error.strerror}); `claspkit router distill` writes one"
+        ) from None
+    return StudentBackend.from_bytes(data)
 
 
-def _step(weights: Floats, squares: Floats, rows: list[Indices], wanted: Indices, rate: float) -> None:
-    """One AdaGrad step on a batch, in place."""
-    owner = np.repeat(np.arange(len(rows)), [len(row) + 1 for row in rows])
-    places = np.concatenate([np.concatenate(([0], row + 1)) for row in rows])
-    scale = np.array([1 / math.sqrt(max(len(row), 1)) for row in rows], dtype=np.float32)
-    factor = np.where(places == 0, np.float32(1.0), scale[owner])[:, None]
-    logits = np.zeros((len(rows), weights.shape[1]), dtype=np.float32)
-    np.add.at(logits, owner, weights[places] * factor)
-    error = _softmax(logits)
-    error[np.arange(len(rows)), wanted] -= 1
-    touched, inverse = np.unique(places, return_inverse=True)
-    gradient = np.zeros((len(touched), weights.shape[1]), dtype=np.float32)
-    np.add.at(gradient, inverse, error[owner] * factor / len(rows))
-    squares[touched] += gradient**2
-    weights[touched] -= rate * gradient / np.sqrt(squares[touched])
+def logits(weights: Floats, bias: Floats, found: Features) -> Floats:
+    """(prompts, 15) float32 before the temperature, of weights (buckets, 15) and bias (15,)."""
+    scale = 1 / np.sqrt(np.maximum(found.counts, 1).astype(np.float32))
+    scores: Floats = found.sums(weights) * scale[:, None].astype(np.float32) + bias
+    return scores
 
 
-def _softmax(logits: Floats) -> Floats:
-    parts = np.exp(logits - logits.max(axis=-1, keepdims=True))
+def softmax(scores: Floats) -> Floats:
+    """Shares of the last axis, which sum to 1."""
+    parts = np.exp(scores - scores.max(axis=-1, keepdims=True))
     shares: Floats = parts / parts.sum(axis=-1, keepdims=True)
     return shares
+
+
+def class_shares(shares: Floats) -> Floats:
+    """(n, 15) shares of the fine intents, summed to the (n, 9) of the classes, in the order of INTENT_IDS."""
+    summed: Floats = shares @ _MERGE
+    return summed
+
+
+def _merge_matrix() -> Floats:
+    matrix = np.zeros((len(FINE_INTENTS), len(INTENT_IDS)), dtype=np.float32)
+    for number, fine in enumerate(FINE_INTENTS):
+        matrix[number, INTENT_IDS.index(fine.intent)] = 1
+    matrix.setflags(write=False)
+    return matrix
+
+
+_MERGE: Final = _merge_matrix()
+
+
+def _check(tensors: dict[str, NDArray[Any]]) -> None:
+    """Refuse tensors that are not a student's: shapes, dtypes, then values."""
+    weights, bias, columns = tensors["weights"], tensors["bias"], len(FINE_INTENTS)
+    rows = len(weights) if weights.ndim == 2 else 0
+    fits = rows in {2**bits for bits in range(1, MAX_BITS + 1)} and weights.shape[1] == columns
+    if not fits or bias.shape != (columns,):
+        raise ProfileError("router.file", f"weights {weights.shape} and bias {bias.shape} are not a student's")
+    wanted = {"weights": "float16", "bias": "float16", "temperature": "float32", "reject_below": "float32"}
+    for name, dtype in {**wanted, "version": "int32"}.items():
+        found = tensors[name]
+        if str(found.dtype) != dtype or (name not in {"weights", "bias"} and found.shape != (1,)):
+            raise ProfileError("router.file", f"{name} {found.shape} is {found.dtype}, a student's is {dtype}")
+        if not np.isfinite(found).all():
+            raise ProfileError("router.file", f"its {name} is not finite")
+    version, temperature = int(tensors["version"][0]), float(tensors["temperature"][0])
+    if version != _VERSION:
+        raise ProfileError("router.file", f"a student of version {version}; this claspkit reads {_VERSION}")
+    if not _TEMPERATURES[0] <= temperature <= _TEMPERATURES[1]:
+        raise ProfileError("router.file", f"temperature {temperature} is not within {_TEMPERATURES}")
+    if not 0 <= float(tensors["reject_below"][0]) <= 1:
+        raise ProfileError("router.file", f"reject_below {tensors['reject_below'][0]} is not within 0 and 1")
+

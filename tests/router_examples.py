@@ -1,5 +1,7 @@
 """Questions people ask about pictures: what each is about, and which of them two rules match."""
 
+from claspkit.profiles.intents import FINE_INTENTS
+
 EXPECTED: dict[str, tuple[str, ...]] = {
     "counting": (
         "How many people are in the picture?",
@@ -154,3 +156,7 @@ CONFLICTS: dict[str, tuple[str, ...]] = {
     "Where is the animal, and what animal is it?": ("spatial", "object"),
     "What kind of animal is this?": ("object", "attribute"),
 }
+
+# One fine intent for each class, which is enough to train a small student on.
+_FINE = {fine.intent: fine.id for fine in reversed(FINE_INTENTS)}
+FINE_EXAMPLES = [(prompt, _FINE[intent]) for intent, prompts in EXPECTED.items() for prompt in prompts]

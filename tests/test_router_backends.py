@@ -44,8 +44,9 @@ def backend(request: pytest.FixtureRequest, folder: Path, endpoint: str, tmp_pat
     fine = [FINE_INTENTS[len(normalise(prompt)) % 15].id for prompt in PROMPTS]
     rows = [json.dumps({"prompt": prompt, "fine": kind}) for prompt, kind in zip(PROMPTS, fine, strict=True)]
     answers.write_text("\n".join(rows))
+    model = None if name == "student" else str(folder)
     made = make_backend(
-        name, BackendOptions(model=str(folder), batch_size=2, mode=mode, endpoint=endpoint, answers=answers)
+        name, BackendOptions(model=model, batch_size=2, mode=mode, endpoint=endpoint, answers=answers)
     )
     if isinstance(made, TransformersJsonBackend):
         made.max_new_tokens = 3  # random weights never end by themselves

@@ -32,3 +32,16 @@ def test_a_wrong_command_line_is_refused(script: Any) -> None:
     for wrong in (["--repeats", "1"], ["--prompts", "0"]):
         with pytest.raises(SystemExit):
             script.parse(wrong)
+
+
+def test_the_student_is_timed_and_scored(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every row is there; the bars of the file's size and of the student's scores hold, those of clocks may not."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    student = import_module("router_student")
+    student.main(["--repeats", "2", "--json"])
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert len(rows) == 8
+    assert [row["holds"] for row in rows[2:5]] == [True, True, True]
+    assert rows[7]["value"] < rows[3]["value"]
+    with pytest.raises(SystemExit):
+        student.parse(["--repeats", "1"])

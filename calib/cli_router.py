@@ -1,0 +1,107 @@
+"""``claspkit router``: score a router on labelled prompts, and train a student from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from claspkit.profiles.canonical import write_atomic
+from claspkit.profiles.errors import UsageError
+from claspkit.router.backends import BACKENDS, BackendOptions, make_backend
+from claspkit.router.scoring import score
+from claspkit.router.student_training import WANTED, train_student
+
+from .cli_stages import RouterAnswers, RouterEndpoint, RouterKeyEnv, RouterMode, RouterModel
+from .labelled import read_labelled
+from .table_scores import print_scores
+
+router_app = typer.Typer(help="Score routers on labelled prompts, and train a student.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Part = Annotated[str | None, typer.Option(help='Take only lines whose "part" is this.')]
+
+
+@router_app.command("eval")
+def evaluate(
+    file: Annotated[Path, typer.Argument(help='Lines of {"prompt", "fine"}, or a run\'s labels.jsonl.')],
+    router: Annotated[str, typer.Option(help=f"Who is scored, one of: {', '.join(BACKENDS)}.")] = "student",
+    part: Part = None,
+    router_model: RouterModel = None,
+    router_mode: RouterMode = "logits",
+    router_endpoint: RouterEndpoint = None,
+    router_key_env: RouterKeyEnv = None,
+    router_answers: RouterAnswers = None,
+    device: Annotated[str, typer.Option(help="Torch device of the labelling model.")] = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Compare a router's classes with known ones: accuracy, F1, confusion, calibration, accuracy by coverage.
+
+    Example:
+
+      claspkit router eval router/reference/prompts.jsonl --part test --router student
+    """
+    known = read_labelled(file, part)
+    options = BackendOptions(
+        model=router_model,
+        device=device,
+        mode=router_mode,
+        endpoint=router_endpoint,
+        key_variable=router_key_env,
+        answers=Path(router_answers) if router_answers else None,
+    )
+    backend = make_backend(router, options)
+    found = score([row.intent for row in known], backend.label([row.prompt for row in known]))
+    if as_json:
+        typer.echo(json.dumps({"router": backend.source, **found.to_dict()}))
+    else:
+        print_scores(found, f"{backend.source} on {file}", Console())
+
+
+@router_app.command()
+def distill(
+    file: Annotated[Path, typer.Argument(help='Lines of {"prompt", "fine"}, or a run\'s labels.jsonl.')],
+    out: Annotated[Path, typer.Option(help="Student to write, a safetensors file.")],
+    part: Part = None,
+    seed: Annotated[int, typer.Option(min=0, help="Order of the prompts in training.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train a student on labelled prompts, and print how it does on the tenth of them that was held out.
+
+    Example:
+
+      claspkit router distill runs/mine/labels.jsonl --out student.safetensors
+    """
+    known = read_labelled(file, part)
+    trained = train_student([row.prompt for row in known], [row.fine for row in known], seed=seed)
+    data = trained.student.to_bytes()
+    try:
+        write_atomic(out, data)
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written ({error.strerror}); give --out a file in a folder that is") from None
+    facts: dict[str, Any] = {
+        "student": trained.student.source,
+        "bytes": len(data),
+        "prompts": len(known),
+        "temperature": trained.student.temperature,
+        "reject_below": trained.student.reject_below,
+        "threshold_reached": trained.reached,
+        "held_out": None if trained.held_out is None else trained.held_out.to_dict(),
+    }
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    if trained.held_out is not None:
+        print_scores(trained.held_out, "held-out tenth", Console())
+    typer.echo(f"{facts['student']}: {len(known)} prompts, {len(data)} bytes, temperature {facts['temperature']:.3f}")
+    if trained.reached:
+        below = f"{trained.student.reject_below:.3f}"
+        typer.echo(f"labels less sure than {below} should be default: of the others {WANTED:.0%} are right")
+    elif trained.held_out is not None:
+        typer.echo(f"no threshold makes the accepted labels right {WANTED:.0%} of the time: reject_below is 1")
+    else:
+        typer.echo("too few prompts to hold any out: not calibrated, reject_below is 1")
+    typer.echo(f"try it: claspkit router eval FILE.jsonl --router student --router-model {out}")
