@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .fletcher import fletcher32
+from .helping import settle
 from .layout import FLETCHER32_BYTES, SCALES, Features
 from .quantise import quantise
 
@@ -121,7 +122,7 @@ def read_chunks(file: int, jobs: Sequence[Job], helper: ThreadPoolExecutor | Non
     Args:
         file: descriptor of the file.
         jobs: what to read.
-        helper: takes half of it, where that is worth it.
+        helper: takes half of it, where that is worth it; of :func:`helping.helping_thread`, and nobody else's now.
 
     Raises:
         ChunkError: a checksum does not fit, or the file ended too early.
@@ -132,14 +133,14 @@ def read_chunks(file: int, jobs: Sequence[Job], helper: ThreadPoolExecutor | Non
         _read_all(file, jobs)
         return
     half = len(jobs) // 2
-    other = helper.submit(_read_all, file, jobs[half:])
     try:
+        other = helper.submit(_read_all, file, jobs[half:])
         _read_all(file, jobs[:half])
-    finally:
-        # Also after an error and on Ctrl-C: nobody may still write into the caller's array.
-        error = other.exception()
-    if error is not None:
-        raise error
+        other.result()
+    except BaseException:
+        # Also on Ctrl-C: nobody may still write into the caller's array.
+        settle(helper)
+        raise
 
 
 def _announce(file: int, jobs: Sequence[Job]) -> None:

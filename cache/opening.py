@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from claspkit.profiles.errors import CorruptError, ResourceError, UsageError
-from claspkit.profiles.records import RecordLog
+from claspkit.profiles.records import RecordLog, read_records
 
 from .keys import FeatureKey
 from .layout import MANIFEST, SHARD_NAME
@@ -34,6 +35,36 @@ def open_log(folder: Path) -> RecordLog:
         ) from error
 
 
+def read_log(folder: Path) -> list[dict[str, object]]:
+    """Read a store's manifest without taking the lock.
+
+    Raises:
+        UsageError: there is none.
+        CorruptError: it is damaged.
+        ResourceError: the system does not let it be read.
+    """
+    path = folder / MANIFEST
+    try:
+        if not path.is_file():
+            raise UsageError(f"there is no feature store in {folder} (no {MANIFEST}); extract features first")
+        return read_records(path)
+    except OSError as error:
+        raise ResourceError(
+            f"{path} could not be read: {error.strerror}. Put that right and run the same command again."
+        ) from error
+
+
+def names_in(folder: Path) -> list[str]:
+    """List a store's folder, sorted; ResourceError where the system does not let it be listed."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise ResourceError(
+            f"the feature store's folder {folder} could not be listed: {error.strerror}. Put that right and run the "
+            "same command again."
+        ) from error
+
+
 def first_record(log: RecordLog, folder: Path, key: FeatureKey | None) -> list[dict[str, object]]:
     """Start an empty manifest, unless shards show that it was not always empty.
 
@@ -41,7 +72,7 @@ def first_record(log: RecordLog, folder: Path, key: FeatureKey | None) -> list[d
         CorruptError: shards lie in the folder.
         UsageError: no key was given.
     """
-    if any(SHARD_NAME.fullmatch(path.name) for path in folder.iterdir()):
+    if any(map(SHARD_NAME.fullmatch, names_in(folder))):
         raise CorruptError(
             f"{folder} holds shards but {MANIFEST} is missing or empty, so nothing says what they are. "
             "Restore the manifest from a backup, or move the folder away and extract again."

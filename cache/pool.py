@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 import numpy as np
 
+from .helping import helping_thread
 from .keys import FeatureKey
 from .layout import Features
 from .manifest import ShardEntry
@@ -43,6 +44,7 @@ class ShardPool:
 
         Raises:
             ShardDamageError: the shard is not what the manifest promised.
+            ResourceError: the system does not let it be read.
         """
         self._after_fork()
         with self._lock:
@@ -76,7 +78,7 @@ class ShardPool:
 
     def _helping(self) -> ThreadPoolExecutor | None:
         if self._helper is None and (os.cpu_count() or 1) > 1:
-            self._helper = ThreadPoolExecutor(1, thread_name_prefix="feature reading")
+            self._helper = helping_thread("feature reading")
         return self._helper
 
     def _get(self, entry: ShardEntry) -> OpenShard:

@@ -6,6 +6,7 @@ Torch is loaded only where pinned memory is asked for.
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import weakref
 from collections import deque
@@ -30,7 +31,8 @@ class Prefetcher(Iterator[Features]):
     Each item is (len(layers), tokens, width) in storage dtype, as of :meth:`FeatureStore.read`, and lies in one of a
     few buffers that are used again: it is valid until the next item is asked for. An error ends the iteration, at the
     item it belongs to; those before it are given out. Ctrl-C, an exception in the loop or :meth:`close` stop the
-    thread after the read it is at; so does dropping the iterator, and the end of the process.
+    thread after the read it is at; so does dropping the iterator, and the end of the process. A forked process has the
+    iterator without its thread: there it ends at once.
 
     Attributes:
         pinned: whether the buffers are page-locked, so that copies to a GPU need not wait.
@@ -119,11 +121,19 @@ class _Shared:
         self._free = deque(buffers)
         self._items: deque[tuple[_Buffer | None, Features | BaseException | None]] = deque()
         self._stopped = self._reading = False
+        self._pid = os.getpid()
         # Re-entrant: the interpreter may finalise an iterator, which stops it, in the midst of any of these.
         self._changed = threading.Condition(threading.RLock())
 
+    @property
+    def _foreign(self) -> bool:
+        """Whether this is a fork's copy: the thread is not there, and the lock may be held by it for ever."""
+        return os.getpid() != self._pid
+
     def stop(self) -> None:
         """Make both sides return as soon as they can; never waits."""
+        if self._foreign:
+            return
         with self._changed:
             self._stopped = True
             self._items.clear()
@@ -132,6 +142,8 @@ class _Shared:
 
     def settle(self) -> None:
         """Stop, and wait for the read that is going on; the requests, which may never deliver, are not waited for."""
+        if self._foreign:
+            return
         self.stop()
         with self._changed:
             self._changed.wait_for(lambda: not self._reading)
@@ -163,6 +175,8 @@ class _Shared:
 
     def exchange(self, used: _Buffer | None) -> tuple[_Buffer | None, Features | BaseException | None]:
         """Give a buffer back and wait for the next item; the end, when stopped."""
+        if self._foreign:
+            return None, None
         with self._changed:
             if used is not None:
                 self._free.append(used)

@@ -57,22 +57,32 @@ class ShardWriter:
     """
 
     def __init__(self, folder: Path, key: FeatureKey) -> None:
+        """Start the child; ResourceError where the system has no descriptors or processes left."""
         self._folder = folder.resolve()
         self._key = key
         self._name: str | None = None
         self._sent = self._written = 0
-        shared = shared_file()
-        self._slots = Slots(shared)
         self._expected = self._size = 0
         self._tokens: int | None = key.tokens
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed in close()
-        self._child = subprocess.Popen(
-            [sys.executable, "-c", _START, str(self._folder), str(shared), *sys.path],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            pass_fds=(shared,),
-        )
+        with contextlib.ExitStack() as undo:
+            try:
+                shared = shared_file()
+                self._slots = Slots(shared)
+                undo.callback(self._slots.close)
+                self._errors: IO[bytes] = undo.enter_context(tempfile.TemporaryFile())
+                self._child = subprocess.Popen(
+                    [sys.executable, "-c", _START, str(self._folder), str(shared), *sys.path],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self._errors,
+                    pass_fds=(shared,),
+                )
+            except OSError as error:
+                raise ResourceError(
+                    f"the process that writes features into {folder} could not be started: {error.strerror}. "
+                    "Finished shards are kept; run the same command again to continue."
+                ) from error
+            undo.pop_all()  # closed in close()
 
     def begin(self, name: str, images: int, tokens: int) -> None:
         """Start a shard that is going to hold up to ``images`` images of ``tokens`` tokens each.
@@ -123,6 +133,10 @@ class ShardWriter:
         shape = (len(images), *image_shape(self._key, self._tokens))
         checksums = bytes.fromhex(answer["checksums"])
         return ShardEntry(name, answer["sha256"], answer["bytes"], images, shape, checksums=checksums)
+
+    def kill(self) -> None:
+        """Make whatever waits for the child fail soon."""
+        self._child.kill()
 
     def close(self) -> None:
         """End the child and remove an unfinished shard; may be called twice."""
@@ -183,20 +197,22 @@ class ShardWriter:
             )
         if answer and "error" in answer:
             return ResourceError(f"{name} could not be written in {self._folder}: {answer['error']}. {end}")
-        return ResourceError(f"the process that writes {name} {self._cause_of_death()}. {end}")
+        cause = cause_of_death(self._child.returncode, self._errors)
+        return ResourceError(f"the process that writes {name} {cause}. {end}")
 
-    def _cause_of_death(self) -> str:
-        code = self._child.returncode
-        if code < 0:
-            try:
-                which = signal.Signals(-code).name
-            except ValueError:
-                which = str(-code)
-            hint = "; the system kills a process so when memory runs out" if -code == signal.SIGKILL else ""
-            return f"was killed by signal {which}{hint}"
-        if self._errors.closed:
-            return f"ended with exit code {code}"
-        self._errors.seek(0, os.SEEK_END)
-        self._errors.seek(max(0, self._errors.tell() - 2000))
-        said = self._errors.read().decode(errors="replace").strip().splitlines()
-        return f"ended with exit code {code}" + (f", saying {said[-1][:300]!r}" if said else "")
+
+def cause_of_death(code: int, errors: IO[bytes]) -> str:
+    """Say in words how a process ended; ``errors`` is the file of its standard error, perhaps closed already."""
+    if code < 0:
+        try:
+            which = signal.Signals(-code).name
+        except ValueError:  # a real-time signal has no name
+            which = str(-code)
+        hint = "; the system kills a process so when memory runs out" if -code == signal.SIGKILL else ""
+        return f"was killed by signal {which}{hint}"
+    if errors.closed:
+        return f"ended with exit code {code}"
+    errors.seek(0, os.SEEK_END)
+    errors.seek(max(0, errors.tell() - 2000))
+    said = errors.read().decode(errors="replace").strip().splitlines()
+    return f"ended with exit code {code}" + (f", saying {said[-1][:300]!r}" if said else "")

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import stat
+import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
+
+from claspkit.profiles.errors import ResourceError
 
 from .chunks import ChunkError, Job, chunk_places, read_chunks
 from .keys import FeatureKey
 from .layout import (
     DATASET,
     IMAGES,
+    MANIFEST,
     SCALES,
     Features,
     Part,
@@ -31,6 +37,8 @@ from .manifest import ShardEntry
 from .quantise import are_scales, restore
 
 _FLETCHER32: int = h5py.h5z.FILTER_FLETCHER32
+_HDF5_ERRNO: Final = re.compile(r"\berrno = (\d+)")
+_FAULTS_OF_FILES: Final = frozenset({errno.EINVAL, errno.EISDIR, errno.ELOOP})
 
 FileState = tuple[int, int, int, int]
 """(device, inode, size, modification time in ns): unchanged as long as the file is."""
@@ -48,13 +56,12 @@ def check_file(path: Path, entry: ShardEntry) -> FileState:
 
     Raises:
         ShardDamageError: it is missing, no plain file, or has another size.
+        ResourceError: the system does not let it be examined.
     """
     try:
         found = path.lstat()
-    except FileNotFoundError as error:
-        raise ShardDamageError("the file is missing") from error
     except OSError as error:
-        raise ShardDamageError(f"the file cannot be examined: {error.strerror}") from error
+        raise _refused(path, error) from error
     if not stat.S_ISREG(found.st_mode):
         raise ShardDamageError("the file is a link or a special file; only plain files are read")
     if found.st_size != entry.bytes:
@@ -66,13 +73,14 @@ def check_sha256(path: Path, entry: ShardEntry) -> None:
     """Read the whole file and compare its SHA-256.
 
     Raises:
-        ShardDamageError: it differs, or the file cannot be read.
+        ShardDamageError: it differs.
+        ResourceError: the system does not let the file be read.
     """
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ShardDamageError(f"the file cannot be read: {error.strerror}") from error
+        raise _refused(path, error) from error
     if found != entry.sha256:
         raise ShardDamageError(f"its sha256 is {found[:12]}..., the manifest promises {entry.sha256[:12]}...")
 
@@ -91,21 +99,10 @@ class OpenShard:
 
         Raises:
             ShardDamageError: the file is no HDF5 file or not laid out as ``key`` and ``entry`` say.
+            ResourceError: the system does not let it be opened or read.
         """
-        try:
-            file = open_hdf5(str(path), "r")
-        except Exception as error:  # h5py: OSError, RuntimeError, ValueError, KeyError...
-            raise ShardDamageError(f"HDF5 cannot open it: {_short(error)}") from error
-        try:
-            with file:
-                datasets = _checked_datasets(file, entry, key)
-                self._places = {name: chunk_places(found, entry.bytes) for name, found in datasets.items()}
-        except ShardDamageError:
-            raise
-        except ChunkError as error:
-            raise ShardDamageError(str(error)) from error
-        except Exception as error:
-            raise ShardDamageError(f"HDF5 cannot read its structure: {_short(error)}") from error
+        self._path = path
+        self._places = check_structure(path, entry, key)
         parts = image_parts(key, entry.shape[2])
         self._compared = compared
         self._checksums = np.frombuffer(entry.checksums, "<u4").reshape(*entry.shape[:2], -1)
@@ -113,7 +110,10 @@ class OpenShard:
         try:
             self._file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
-            raise ShardDamageError(f"the file cannot be opened: {error.strerror}") from error
+            raise _refused(path, error) from error
+        # Also for who drops a store without closing it, and for what a forked process has of its parent's.
+        self._close = weakref.finalize(self, os.close, self._file)
+        self._close.atexit = False
 
     def read(self, row: int, positions: Sequence[int], out: Features, helper: ThreadPoolExecutor | None = None) -> None:
         """Read some layers of one image into ``out``.
@@ -126,6 +126,7 @@ class OpenShard:
 
         Raises:
             ShardDamageError: a chunk's fletcher32 does not fit its bytes, or a scale of int8 values is none.
+            ResourceError: the system does not let the file be read.
         """
         try:
             if self._whole is None:
@@ -135,25 +136,26 @@ class OpenShard:
                 for index, position in enumerate(positions):
                     self._restore(row, position, self._whole, out[index])
             self._compared[row, list(positions)] = True
-        except (ChunkError, OSError) as error:
+        except ChunkError as error:
             raise ShardDamageError(f"the values of image {row} cannot be read: {_short(error)}") from error
+        except OSError as error:
+            raise _refused(self._path, error) from error
 
     def state(self) -> FileState:
         """What the file is now; it is never written again, so another state than before means foul play.
 
         Raises:
-            ShardDamageError: the file cannot be examined.
+            ResourceError: the system does not let the file be examined.
         """
         try:
             return _state(os.fstat(self._file))
         except OSError as error:
-            raise ShardDamageError(f"the file cannot be examined: {error.strerror}") from error
+            raise _refused(self._path, error) from error
 
     def close(self) -> None:
         """Close the file; closing twice is fine."""
-        number, self._file = self._file, -1
-        if number >= 0:
-            os.close(number)
+        self._file = -1
+        self._close()
 
     def _job(self, part: str, row: int, position: int, out: NDArray[Any]) -> Job:
         known = self._compared[row, position]
@@ -170,6 +172,55 @@ class OpenShard:
 
 def _state(found: os.stat_result) -> FileState:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _refused(path: Path, error: OSError) -> ShardDamageError | ResourceError:
+    """What it means that the system refused: damage only where it is the file's own fault."""
+    # A missing folder, or a disk that is not mounted any more, says nothing about the shard.
+    if isinstance(error, FileNotFoundError) and os.path.isfile(path.with_name(MANIFEST)):
+        return ShardDamageError("the file is missing")
+    if error.errno in _FAULTS_OF_FILES:
+        return ShardDamageError(f"the file cannot be read: {error.strerror}")
+    return ResourceError(
+        f"shard {path} could not be read: {error.strerror}. That says nothing about what is in it, so it stays. Put "
+        "that right and run the same command again; should the disk have lost the file for good, delete it, and "
+        "repair takes its images out."
+    )
+
+
+def check_structure(path: Path, entry: ShardEntry, key: FeatureKey) -> dict[str, NDArray[np.int64]]:
+    """Check what HDF5 says of a file; returns where the chunks of each part lie: (images, layers) byte offsets.
+
+    Raises:
+        ShardDamageError: the file is no HDF5 file or not laid out as ``key`` and ``entry`` say.
+        ResourceError: the system does not let it be opened or read.
+    """
+    doing = "open it"
+    try:
+        with open_hdf5(str(path), "r") as file:
+            doing = "read its structure"
+            datasets = _checked_datasets(file, entry, key)
+            return {name: chunk_places(found, entry.bytes) for name, found in datasets.items()}
+    except ShardDamageError:
+        raise
+    except ChunkError as error:
+        raise ShardDamageError(str(error)) from error
+    except Exception as error:  # h5py: OSError, RuntimeError, ValueError, KeyError...
+        if (number := _system_error(error)) is not None:
+            raise _refused(path, OSError(number, os.strerror(number))) from error
+        raise ShardDamageError(f"HDF5 cannot {doing}: {_short(error)}") from error
+
+
+def _system_error(error: BaseException) -> int | None:
+    """The system's number behind an error; HDF5 has it in the text only, a module that was to be loaded in a cause."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError) and link.errno is not None:
+            return link.errno
+        if (found := _HDF5_ERRNO.search(str(link))) is not None:
+            return int(found[1])
+        link = link.__cause__ or link.__context__
+    return None
 
 
 def _checked_datasets(file: Any, entry: ShardEntry, key: FeatureKey) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 import numpy as np
 
 from claspkit.profiles.errors import BadDataError, CorruptError, MismatchError, ResourceError, UsageError
-from claspkit.profiles.records import RecordLog, read_records
+from claspkit.profiles.records import RecordLog
 
 from .keys import FeatureKey
 from .layout import (
@@ -22,7 +22,7 @@ from .layout import (
     storage_dtype,
 )
 from .manifest import Manifest, ShardEntry, drop_record, image_index
-from .opening import first_record, open_log, parsed
+from .opening import first_record, open_log, parsed, read_log
 from .pool import ShardPool, Verify
 from .shard import ShardDamageError
 from .upkeep import GcReport, Progress, RepairReport, VerifyReport, check_shards, collect, unfinished, unlisted
@@ -87,22 +87,17 @@ class FeatureStore:
 
         Raises:
             MismatchError: the store was made with another key; the text holds the fields that differ.
-            ResourceError: another process writes this store.
+            ResourceError: another process writes this store, or the system does not let it be read.
             CorruptError: the manifest is damaged.
             UsageError: no store is there (reading), or no key was given (creating).
         """
         folder = Path(folder)
-        path = folder / MANIFEST
-        log: RecordLog | None = None
-        if write:
-            log = open_log(folder)
-        elif not path.is_file():
-            raise UsageError(f"there is no feature store in {folder} (no {MANIFEST}); extract features first")
+        log = open_log(folder) if write else None
         try:
-            records = log.found if log is not None else read_records(path)
+            records = log.found if log is not None else read_log(folder)
             if log is not None and not records:
                 records = first_record(log, folder, key)
-            manifest = parsed(path, records)
+            manifest = parsed(folder / MANIFEST, records)
             if key is not None and key != manifest.key:
                 differing = "\n  ".join(manifest.key.diff(key))
                 raise MismatchError(
@@ -155,6 +150,7 @@ class FeatureStore:
             MissingImageError: the image is not here.
             MismatchError: a layer is not stored.
             CorruptError: the shard is damaged; names shard, image and the command that repairs it.
+            ResourceError: the system does not let the shard be read.
             ValueError: ``out`` has another shape or dtype, or is not C-contiguous.
         """
         entry, row = self._find(image)
@@ -209,7 +205,11 @@ class FeatureStore:
         )
 
     def verify(self, progress: Progress | None = None) -> VerifyReport:
-        """Check every shard in full: plain file, size, SHA-256, structure. Reads all bytes of the store."""
+        """Check every shard in full: plain file, size, SHA-256, structure. Reads all bytes of the store.
+
+        Raises:
+            ResourceError: the system does not let a shard be read, which says nothing about it.
+        """
         bad = check_shards(self.folder, self.shards, self.key, progress)
         lost = sum(len(item.images) for item in bad)
         return VerifyReport(len(self._shards), len(self._index) - lost, bad, tuple(self._strangers()))
@@ -219,6 +219,7 @@ class FeatureStore:
 
         Raises:
             UsageError: the store is open for reading only.
+            ResourceError: the system does not let a shard be read; no shard was dropped.
         """
         self._writable()
         self._clean()

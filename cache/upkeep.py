@@ -6,12 +6,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from .keys import FeatureKey
 from .layout import PART_NAME, SHARD_NAME
 from .manifest import ShardEntry
-from .shard import OpenShard, ShardDamageError, check_file, check_sha256
+from .opening import names_in
+from .shard import ShardDamageError, check_file, check_sha256, check_structure
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes to do)."""
@@ -87,7 +86,11 @@ class GcReport:
 def check_shards(
     folder: Path, entries: Iterable[ShardEntry], key: FeatureKey, progress: Progress | None = None
 ) -> tuple[BadShard, ...]:
-    """Check shards in full, reading all their bytes: plain file, size, SHA-256, structure; returns the bad ones."""
+    """Check shards in full, reading all their bytes: plain file, size, SHA-256, structure; returns the bad ones.
+
+    Raises:
+        ResourceError: the system does not let one be read.
+    """
     entries = tuple(entries)
     total, done = sum(entry.bytes for entry in entries), 0
     bad = []
@@ -96,7 +99,7 @@ def check_shards(
         try:
             check_file(path, entry)
             check_sha256(path, entry)
-            OpenShard(path, entry, key, np.ones(entry.shape[:2], np.bool_)).close()
+            check_structure(path, entry, key)
         except ShardDamageError as error:
             bad.append(BadShard(entry.file, str(error), entry.images))
         done += entry.bytes
@@ -141,9 +144,9 @@ def collect(
 
 def unlisted(folder: Path, listed: Collection[str]) -> list[str]:
     """Names in the folder that look like finished shards but are not listed, sorted."""
-    return sorted(path.name for path in folder.iterdir() if SHARD_NAME.fullmatch(path.name) and path.name not in listed)
+    return [name for name in names_in(folder) if SHARD_NAME.fullmatch(name) and name not in listed]
 
 
 def unfinished(folder: Path) -> list[str]:
     """Names of shards that were being written, sorted."""
-    return sorted(path.name for path in folder.iterdir() if PART_NAME.fullmatch(path.name))
+    return [name for name in names_in(folder) if PART_NAME.fullmatch(name)]

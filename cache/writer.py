@@ -6,12 +6,14 @@ import os
 import shutil
 from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from claspkit.profiles.canonical import disk_error, fsync_folder
 from claspkit.profiles.errors import BadDataError, ClaspError, ResourceError
 
+from .helping import helping_thread, undisturbed
 from .keys import MAX_AXIS, FeatureKey, is_sha256
 from .layout import PART_SUFFIX, Features, all_finite, image_shape, images_per_shard, storage_dtype, store_version
 from .manifest import MAX_GRID, Grid, ShardEntry, is_grid
@@ -22,7 +24,8 @@ class FeatureWriter:
     """Collects images into shards; made by ``FeatureStore.writer`` and used as a context manager.
 
     Leaving the block commits what is pending, also after an exception (Ctrl-C included): every image that
-    :meth:`add` accepted is whole, so none of its work needs to be lost.
+    :meth:`add` accepted is whole, so none of its work needs to be lost. A Ctrl-C that comes while an image or a shard
+    is written is raised when that is done; a second one gives the shard in work up.
 
     Attributes:
         images: images committed so far.
@@ -62,6 +65,7 @@ class FeatureWriter:
         self._next_name = name
         self._record = record
         self._pending: dict[str, Grid] = {}
+        self._helper = helping_thread("feature writing")
         self._process = ShardWriter(folder, key)
         self._broken = False
 
@@ -83,19 +87,22 @@ class FeatureWriter:
         self._must_work()
         if not all_finite(features, self._key.dtype):
             raise BadDataError(f"the features of image {image} hold NaN or infinity; they are not written")
+        undisturbed(self._helper, partial(self._add, image, features, tuple(grid), tokens), self._process.kill)
+
+    def _add(self, image: str, features: Features, grid: Grid, tokens: int) -> None:
         if tokens != self._tokens:
-            self.flush()
+            self._flush()
         try:
             capacity = images_per_shard(self._key, self._shard_bytes, tokens)
             if not self._pending:
                 self._process.begin(self._next_name(), self._expected_images(capacity), tokens)
                 self._tokens = tokens
             self._process.add(image, features)
-            self._pending[image] = tuple(grid)
+            self._pending[image] = grid
             if len(self._pending) == capacity:
-                self.flush()
+                self._flush()
         except BaseException:
-            # Also on Ctrl-C: half an image may be in the pipe, and nothing after it would be understood.
+            # The child may be gone, or hold an image that is not pending.
             self._broken = True
             raise
 
@@ -125,6 +132,9 @@ class FeatureWriter:
         Raises:
             ResourceError: disk full, or the writing process died.
         """
+        undisturbed(self._helper, self._flush, self._process.kill)
+
+    def _flush(self) -> None:
         self._must_work()
         if not self._pending:
             return
@@ -155,6 +165,7 @@ class FeatureWriter:
             error.add_note(f"In addition, the pending images were lost: {second}")
         finally:
             self._process.close()
+            self._helper.shutdown()
 
     def _check(self, image: str, features: Features, grid: Sequence[int]) -> int:
         """Refuse a caller's mistakes; returns the image's token count."""

@@ -17,7 +17,8 @@ from claspkit.cache.layout import shard_bytes_needed
 from claspkit.cache.merge import merge
 from claspkit.cache.process import require_space
 from claspkit.cache.store import FeatureStore
-from claspkit.profiles.errors import BadDataError, ResourceError
+from claspkit.cache.upkeep import BadShard
+from claspkit.profiles.errors import BadDataError, CorruptError, ResourceError
 from claspkit.runtime.models import LoadedModel
 
 from .config import RunConfig
@@ -130,7 +131,7 @@ def fill_cache(
     wanted = {image: name for image, name in pictures.items() if image not in known}
     repair = f"claspkit cache repair {shlex.quote(str(folder.root))}"
     with FeatureStore.open(folder.features, key, write=True, repair=repair) as store:
-        _take_over(store, folder.left_by_workers)
+        _take_over(store, folder.left_by_workers, report)
         missing = {image: wanted[image] for image in store.missing(wanted)}
         tally = Tally(pictures, root, len(known))
         with report.task("cache", len(missing), "pictures", tally.size) as advance:
@@ -150,7 +151,8 @@ def fill_cache(
                     require_space(store.folder, needed, f"the features of {len(missing)} images")
                 job = Job(config, key, root.resolve(), missing)
                 passes = run_workers(job, folder, workers, advance, tally.written, tally.reject)
-                _take_over(store, folder.left_by_workers)
+                if lost := _take_over(store, folder.left_by_workers, report):
+                    raise CorruptError(f"{lost} pictures were lost; run the same command again to compute them anew")
         add_rejects(folder, tally.rejects)
         size = store.nbytes
     rejects = {**known, **tally.rejects}
@@ -175,11 +177,19 @@ def _open(name: str, root: Path, image: str) -> Image.Image:
         raise
 
 
-def _take_over(store: FeatureStore, folders: Sequence[Path]) -> None:
-    """Merge what workers computed, finished or not, and delete their folders."""
+def _take_over(store: FeatureStore, folders: Sequence[Path], report: Reporter) -> int:
+    """Merge what workers computed, finished or not, and delete their folders; returns the number of pictures lost."""
+    damaged: list[BadShard] = []
     for folder in folders:
-        merge(store, folder)
+        before = len(damaged)
+        merge(store, folder, damaged.append)
+        for shard in damaged[before:]:
+            report.warn(
+                f"shard {shard.file} that a worker left in {folder} is damaged: {shard.reason}; "
+                f"its {len(shard.images)} pictures are computed anew"
+            )
         shutil.rmtree(folder)
+    return sum(len(shard.images) for shard in damaged)
 
 
 def _tell(report: Reporter, folder: RunFolder, rejects: Mapping[str, Reject]) -> None:

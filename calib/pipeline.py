@@ -117,6 +117,7 @@ class Pipeline:
             cached = self._features(loaded, classes, cache_workers)
             classes, data = leave_out(cached.rejects, classes, data)
         if last < STAGES.index("search"):
+            cached.store.close()
             return None
         ledger = Ledger.open(self.folder.ledger)
         try:
@@ -142,6 +143,7 @@ class Pipeline:
             return finish(findings, self.folder)
         finally:
             ledger.close()
+            cached.store.close()
 
     def _prepare(self, access: Access) -> tuple[LoadedModel, Budget, Space]:
         """Load the model, check the budget, and lock the configuration before anything is computed."""

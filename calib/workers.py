@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import torch
 
 from claspkit.cache.extract import share_of
 from claspkit.cache.keys import FeatureKey
+from claspkit.cache.process import cause_of_death
 from claspkit.profiles.errors import (
     BadDataError,
     ClaspError,
@@ -124,14 +124,7 @@ class Worker:
 
     def death(self) -> ResourceError:
         """The error for a worker that fell silent before its end."""
-        code = self._process.wait()
-        if code < 0:
-            hint = "; the system kills a process so when memory runs out" if -code == signal.SIGKILL else ""
-            how = f"was killed by signal {signal.Signals(-code).name}{hint}"
-        else:
-            self._errors.seek(0)
-            said = self._errors.read().decode(errors="replace").strip().splitlines()
-            how = f"ended with exit code {code}" + (f", saying {said[-1][:300]!r}" if said else "")
+        how = cause_of_death(self._process.wait(), self._errors)
         return ResourceError(f"worker {self.index}, a process that fills the feature cache, {how}. {_KEPT}")
 
     def _tell(self, line: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from feature_stores import LAYERS, assert_holds, features_of, fill, make_key, name_of, shard_size, varied_features
 
-from claspkit.cache import FeatureStore
+from claspkit.cache import BadShard, FeatureStore
 from claspkit.cache.layout import MANIFEST
 from claspkit.cache.merge import merge
 from claspkit.profiles.errors import CorruptError, MismatchError
@@ -99,6 +99,33 @@ def test_another_key_or_a_damaged_shard_is_refused(tmp_path: Path) -> None:
         merged(tmp_path / "s", tmp_path / "a")
     assert (tmp_path / "a" / MANIFEST).is_file()
     assert_holds(tmp_path / "s", [])
+
+
+@pytest.mark.parametrize("known", [(), (0, 4)])
+def test_damaged_shards_are_dropped_where_the_caller_wants_to_hear_of_them(
+    known: tuple[int, ...], tmp_path: Path
+) -> None:
+    """Cut short, or, where single images are read, damaged in the midst: what is whole moves, the rest is named."""
+    fill(tmp_path / "s", known)
+    fill(tmp_path / "a", range(8), per_shard=4)
+    first, second = sorted((tmp_path / "a").glob("shard-*.h5"))
+    os.truncate(first, 100)
+    if known:
+        data = bytearray(second.read_bytes())
+        at = data.index(features_of(6)[1].tobytes())
+        data[at + 3] ^= 1
+        second.write_bytes(data)
+    else:
+        second.write_bytes(bytes(second.stat().st_size))
+    lost: list[BadShard] = []
+    with FeatureStore.open(tmp_path / "s", make_key(), write=True) as store:
+        assert merge(store, tmp_path / "a", lost.append) == (1 if known else 0)
+    assert [shard.file for shard in lost] == [first.name, second.name]
+    expected = [[1, 2, 3], [6, 7]] if known else [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert [list(shard.images) for shard in lost] == [[name_of(image) for image in images] for images in expected]
+    assert "100 bytes" in lost[0].reason
+    assert_holds(tmp_path / "s", [0, 4, 5] if known else [])
+    assert_holds(tmp_path / "a", [])
 
 
 def test_a_shard_with_a_known_image_is_not_adopted(tmp_path: Path) -> None:

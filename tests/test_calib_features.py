@@ -244,6 +244,30 @@ def test_what_workers_left_is_taken_over_and_never_computed_again(
         assert f"already there, {store.nbytes / 1e6:.1f} MB" in said
 
 
+def test_a_damaged_shard_that_a_worker_left_is_said_and_computed_anew(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rest of the folder is taken over, the run goes on, and the folder is gone."""
+    loaded, folder, images = load_model("mini"), RunFolder(run), sorted(pictures_of(run).items())
+    for share in (images[:4], images[4:9]):
+        with FeatureStore.open(folder.worker_features(0), feature_key(loaded), write=True) as store:
+            extract(loaded, openers(dict(share), run / "images"), store, batch_size=SMALL.block_size)
+            files = [entry.file for entry in store.shards]
+    with (folder.worker_features(0) / files[0]).open("r+b") as file:
+        file.truncate(1000)
+    capsys.readouterr()
+    run_until("cache", run, quiet=False)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"warning: shard {files[0]} that a worker left in" in said
+    assert "is damaged: the file has 1000 bytes" in said
+    assert "; its 4 pictures are computed anew" in said
+    assert f"cache: {len(images)} pictures, {len(images) - 5} vision passes, 5 already there, " in said
+    assert not folder.worker_features(0).exists()
+    with FeatureStore.open(folder.features) as store:
+        assert store.digests == {sha for sha, _ in images}
+        assert store.verify().ok
+
+
 def test_fresh_forgets_what_was_quarantined(run: Path) -> None:
     """--fresh deletes the list of pictures and the workers' folders too."""
     name = min(pictures_of(run).values())
