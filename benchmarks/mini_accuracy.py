@@ -89,7 +89,7 @@ def score(evaluator: Evaluator, samples: Sequence[Sample], choice: dict[str, Can
 
 def by_profile(profile: Profile, samples: Sequence[Sample]) -> dict[str, Candidate]:
     """The profile's configuration of the class that its router gives to most questions of each intent."""
-    route = make_router(profile.router, None)
+    route = make_router(profile.router, None, profile.read_taxonomy())
     choice = {}
     for intent in INTENT_IDS:
         labels = [label.intent for label in route([s.prompt for s in samples if s.intent_hint == intent])]

@@ -68,7 +68,7 @@ def ask(
     ``intent`` overrides the profile's router, ``compare`` asks the stock model too.
     """
     if intent is None:
-        label = make_router(profile.router, folder)([prompt])[0]
+        label = make_router(profile.router, folder, profile.read_taxonomy())([prompt])[0]
         intent, source, confidence = label.intent, label.source, label.confidence
     else:
         source, confidence = "given", 1.0

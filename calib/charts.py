@@ -301,7 +301,7 @@ def heat_map(rows: Sequence[dict[str, Any]], layers: int, own: int) -> str:
     numbers = folded_table(
         "Chosen configuration of every class",
         ["class", "configuration", "rho", "rho in the paper", "vision layer: weight"],
-        ([row["name"], row["chosen"], f"{row['rho']:g}", f"{row['published_rho']:g}", _weights(row)] for row in rows),
+        ([row["name"], row["chosen"], f"{row['rho']:g}", _published(row), _weights(row)] for row in rows),
     )
     svg = _svg("weights", "Fusion weights by class and vision layer", described, width, height, fixed=True)
     region = '<div class="scroll" role="region" tabindex="0" aria-label="Fusion weights, chart">'
@@ -318,6 +318,11 @@ def _cell(x: int, y: int, width: int, height: int, weight: float | None) -> str:
         f'<rect class="heat" {box} fill-opacity="{0.12 + 0.88 * weight:.2f}"/>'
         f'<text class="{step}" x="{x + width / 2:g}" y="{y + 17}" text-anchor="middle">{written}</text>'
     )
+
+
+def _published(row: Mapping[str, Any]) -> str:
+    """The paper's rho; it has none for the classes of a user's own taxonomy."""
+    return "none" if row["published_rho"] is None else f"{row['published_rho']:g}"
 
 
 def _weights(row: dict[str, Any]) -> str:

@@ -16,9 +16,10 @@ from rich.console import Console
 
 from claspkit.profiles.canonical import strict_loads, write_atomic
 from claspkit.profiles.errors import CorruptError, UsageError
-from claspkit.profiles.intents import INTENT_IDS
+from claspkit.profiles.intents import INTENT_IDS, open_taxonomy
 from claspkit.profiles.records import read_records
 
+from .cli_stages import TaxonomyFile
 from .config import read_lock
 from .export import export_folded, export_profile
 from .folder import RunFolder, read_samples
@@ -70,6 +71,7 @@ def plan(
     picture: Annotated[
         str | None, typer.Option(help="WIDTHxHEIGHT of the pictures; default: the one the model's budgets refer to.")
     ] = None,
+    taxonomy: TaxonomyFile = None,
     out: Annotated[Path, typer.Option(help="Folder of the runs, whose disk is looked at.")] = Path("runs"),
     device: Annotated[str, typer.Option(help="Torch device whose speed is measured.")] = "cpu",
     probe: Annotated[
@@ -89,8 +91,9 @@ def plan(
     """
     cache = CacheChoice(cache_dtype, cache_layers, parse_picture(picture) if picture else None)
     asked = (model, per_class, budget or (), schedule, parse_stages(stage or []), cache)
-    make_plan(*asked)  # what cannot be planned is refused before anything is measured
-    facts = make_plan(*asked, probe_machine(out, device, speeds=probe))
+    classes = len(open_taxonomy(taxonomy).ids)
+    make_plan(*asked, classes=classes)  # what cannot be planned is refused before anything is measured
+    facts = make_plan(*asked, probe_machine(out, device, speeds=probe), classes)
     typer.echo(json.dumps(facts) if as_json else render_plan(facts))
 
 
@@ -131,7 +134,7 @@ def export(
     to: Annotated[Path, typer.Option(help="Folder to write; it must not exist or be empty.")],
     fold_class: Annotated[
         str | None,
-        typer.Option(help=f"Write a model with this class's fusion instead: one of {', '.join(INTENT_IDS)}."),
+        typer.Option(help=f"Write a model with this class's fusion: {', '.join(INTENT_IDS)}, or the profile's own."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="To fold: alias, hub id or folder of the model the profile was made for.")

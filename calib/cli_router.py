@@ -11,11 +11,12 @@ from rich.console import Console
 
 from claspkit.profiles.canonical import write_atomic
 from claspkit.profiles.errors import UsageError
+from claspkit.profiles.intents import open_taxonomy
 from claspkit.router.backends import BACKENDS, BackendOptions, make_backend
 from claspkit.router.scoring import score
 from claspkit.router.student_training import WANTED, train_student
 
-from .cli_stages import RouterAnswers, RouterEndpoint, RouterKeyEnv, RouterMode, RouterModel
+from .cli_stages import RouterAnswers, RouterEndpoint, RouterKeyEnv, RouterMode, RouterModel, TaxonomyFile
 from .labelled import read_labelled
 from .table_scores import print_scores
 
@@ -35,6 +36,7 @@ def evaluate(
     router_endpoint: RouterEndpoint = None,
     router_key_env: RouterKeyEnv = None,
     router_answers: RouterAnswers = None,
+    taxonomy: TaxonomyFile = None,
     device: Annotated[str, typer.Option(help="Torch device of the labelling model.")] = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -44,7 +46,8 @@ def evaluate(
 
       claspkit router eval router/reference/prompts.jsonl --part test --router student
     """
-    known = read_labelled(file, part)
+    classes = open_taxonomy(taxonomy)
+    known = read_labelled(file, part, classes)
     options = BackendOptions(
         model=router_model,
         device=device,
@@ -52,9 +55,10 @@ def evaluate(
         endpoint=router_endpoint,
         key_variable=router_key_env,
         answers=Path(router_answers) if router_answers else None,
+        taxonomy=classes,
     )
     backend = make_backend(router, options)
-    found = score([row.intent for row in known], backend.label([row.prompt for row in known]))
+    found = score([row.intent for row in known], backend.label([row.prompt for row in known]), classes.ids)
     if as_json:
         typer.echo(json.dumps({"router": backend.source, **found.to_dict()}))
     else:
@@ -66,6 +70,7 @@ def distill(
     file: Annotated[Path, typer.Argument(help='Lines of {"prompt", "fine"}, or a run\'s labels.jsonl.')],
     out: Annotated[Path, typer.Option(help="Student to write, a safetensors file.")],
     part: Part = None,
+    taxonomy: TaxonomyFile = None,
     seed: Annotated[int, typer.Option(min=0, help="Order of the prompts in training.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -75,8 +80,9 @@ def distill(
 
       claspkit router distill runs/mine/labels.jsonl --out student.safetensors
     """
-    known = read_labelled(file, part)
-    trained = train_student([row.prompt for row in known], [row.fine for row in known], seed=seed)
+    classes = open_taxonomy(taxonomy)
+    known = read_labelled(file, part, classes)
+    trained = train_student([row.prompt for row in known], [row.fine for row in known], seed=seed, taxonomy=classes)
     data = trained.student.to_bytes()
     try:
         write_atomic(out, data)

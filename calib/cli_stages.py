@@ -70,6 +70,10 @@ RouterConcurrency = Annotated[int, typer.Option(min=1, max=256, help="Requests t
 RouterAnswers = Annotated[
     str | None, typer.Option(help="Recorded answers for --router replay: a run's labels.jsonl, or lines of answers.")
 ]
+TaxonomyFile = Annotated[
+    Path | None,
+    typer.Option("--taxonomy", help="File of classes and intents of your own (TOML); default: the nine classes."),
+]
 LabelUntilFull = Annotated[
     bool, typer.Option("--label-until-full", help="Label only until every class has --per-class samples.")
 ]
@@ -122,6 +126,7 @@ def stage_command(until: str) -> Callable[..., None]:
         router_key_env: RouterKeyEnv = None,
         router_concurrency: RouterConcurrency = Access.concurrency,
         router_answers: RouterAnswers = None,
+        taxonomy: TaxonomyFile = None,
         label_until_full: LabelUntilFull = False,
         rho: Rho = None,
         strategy: StrategyOption = "exhaustive",
@@ -156,6 +161,7 @@ def stage_command(until: str) -> Callable[..., None]:
             router_mode=router_mode,
             router_endpoint=router_endpoint,
             router_answers=router_answers,
+            taxonomy=None if taxonomy is None else str(taxonomy),
             label_until_full=label_until_full,
             rhos=tuple(sorted(set(rho or []))),
             strategy=strategy,

@@ -10,15 +10,14 @@ from typing import Annotated
 import typer
 
 from claspkit.profiles.budget import Stage
-from claspkit.profiles.errors import UsageError
 from claspkit.profiles.files import read_profile
-from claspkit.profiles.intents import DEFAULT_INTENT, INTENT_IDS
+from claspkit.profiles.intents import INTENT_IDS, open_taxonomy
 from claspkit.router.backends import BACKENDS, BackendOptions, make_backend
 from claspkit.router.route import make_router
 from claspkit.runtime.models import load_model
 
 from .apply import ask, draw
-from .cli_stages import RouterAnswers, RouterEndpoint, RouterKeyEnv, RouterMode, RouterModel
+from .cli_stages import RouterAnswers, RouterEndpoint, RouterKeyEnv, RouterMode, RouterModel, TaxonomyFile
 from .images import open_image
 
 ProfileOption = Annotated[Path, typer.Option("--profile", help="profile.json, or the folder that holds it.")]
@@ -29,7 +28,9 @@ def run(
     image: Annotated[Path, typer.Option(help="Picture to ask about.")],
     prompt: Annotated[str, typer.Option(help="Question, as a user would type it.")],
     model: Annotated[str, typer.Option(help="Alias, hub id or folder of the model the profile was made for.")],
-    intent: Annotated[str | None, typer.Option(help=f"Skip the router: one of {', '.join(INTENT_IDS)}.")] = None,
+    intent: Annotated[
+        str | None, typer.Option(help=f"Skip the router: {', '.join(INTENT_IDS)}, or a class of the profile's own.")
+    ] = None,
     overlay: Annotated[Path | None, typer.Option(help="Write the picture with the kept tokens drawn on it.")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Also answer with all visual tokens.")] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, max=4096, help="Longest answer, in tokens.")] = 64,
@@ -45,8 +46,8 @@ def run(
     """
     rules = read_profile(profile)
     picture = open_image(image.name, image.parent)
-    if intent is not None and intent not in INTENT_IDS:
-        raise UsageError(f"unknown intent {intent!r}; allowed: {', '.join(INTENT_IDS)}")
+    if intent is not None:
+        rules.for_intent(intent)
     loaded = load_model(model, device=device, revision=rules.model.revision)
     folder = profile if profile.is_dir() else profile.parent
     answer = ask(loaded, rules, folder, picture, prompt, intent, max_new_tokens, compare)
@@ -80,6 +81,7 @@ def route(
     router_endpoint: RouterEndpoint = None,
     router_key_env: RouterKeyEnv = None,
     router_answers: RouterAnswers = None,
+    taxonomy: TaxonomyFile = None,
     device: Annotated[str, typer.Option(help="Torch device of the labelling model.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per prompt instead of columns.")] = False,
 ) -> None:
@@ -91,7 +93,9 @@ def route(
     """
     prompts = [line.rstrip("\n") for line in sys.stdin]
     if profile is not None:
-        labels = make_router(read_profile(profile).router, profile if profile.is_dir() else profile.parent)(prompts)
+        sealed = read_profile(profile)
+        folder = profile if profile.is_dir() else profile.parent
+        labels = make_router(sealed.router, folder, sealed.read_taxonomy())(prompts)
     else:
         options = BackendOptions(
             model=router_model,
@@ -100,13 +104,12 @@ def route(
             endpoint=router_endpoint,
             key_variable=router_key_env,
             answers=Path(router_answers) if router_answers else None,
+            taxonomy=open_taxonomy(taxonomy),
         )
         labels = make_backend(backend, options).label(prompts)
     for number, (prompt, label) in enumerate(zip(prompts, labels, strict=True)):
-        intent = label.intent or DEFAULT_INTENT
         if as_json:
-            typer.echo(
-                json.dumps({"id": number, "intent": intent, "confidence": label.confidence, "source": label.source})
-            )
+            found = {"intent": label.intent, "confidence": label.confidence, "source": label.source}
+            typer.echo(json.dumps({"id": number, **found}))
         else:
-            typer.echo(f"{intent:<10} {label.confidence:.2f}  {label.source:<20} {prompt}")
+            typer.echo(f"{label.intent:<10} {label.confidence:.2f}  {label.source:<20} {prompt}")

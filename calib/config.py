@@ -36,6 +36,7 @@ class RunConfig:
         router_mode: how a teacher answers, one of ``claspkit.router.backends.MODES``.
         router_endpoint: address of a labelling server, without anything secret; None for other backends.
         router_answers: file of recorded answers; None for other backends.
+        taxonomy: file of classes and fine intents; None for the standard ones.
         label_until_full: label in hash order only until every class has its samples.
         rhos: split ratios tried; empty for tenths.
         strategy: search strategy.
@@ -65,6 +66,7 @@ class RunConfig:
     router_mode: str = "logits"
     router_endpoint: str | None = None
     router_answers: str | None = None
+    taxonomy: str | None = None
     label_until_full: bool = False
     rhos: tuple[float, ...] = ()
     strategy: str = "exhaustive"
@@ -90,6 +92,7 @@ _LATER = {
         "router_mode",
         "router_endpoint",
         "router_answers",
+        "taxonomy",
         "label_until_full",
     )
 }

@@ -31,6 +31,11 @@ class RunFolder:
         return self.root / "samples.json"
 
     @property
+    def taxonomy(self) -> Path:
+        """The classes of a user's own taxonomy, a copy of the file that was named; absent for the standard ones."""
+        return self.root / "taxonomy.toml"
+
+    @property
     def images(self) -> Path:
         """Pictures that came without a file of their own."""
         return self.root / "images"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from claspkit.profiles.canonical import sha256_hex
-from claspkit.profiles.intents import INTENT_IDS
+from claspkit.profiles.taxonomy import Taxonomy
 from claspkit.router.backend_replay import read_answers
 from claspkit.router.backends import HEAVY, BackendOptions, make_backend
 from claspkit.router.labels import Label
@@ -33,7 +33,7 @@ class Access:
     concurrency: int = BackendOptions.concurrency
 
 
-def router_options(config: RunConfig, access: Access) -> BackendOptions:
+def router_options(config: RunConfig, access: Access, taxonomy: Taxonomy) -> BackendOptions:
     """What the run's backend is told; UsageError for an option that no backend takes."""
     return BackendOptions(
         model=config.router_model,
@@ -43,44 +43,51 @@ def router_options(config: RunConfig, access: Access) -> BackendOptions:
         key_variable=access.key_variable,
         concurrency=access.concurrency,
         answers=Path(config.router_answers) if config.router_answers else None,
+        taxonomy=taxonomy,
     )
 
 
-def check_router(config: RunConfig, access: Access) -> None:
+def check_router(config: RunConfig, access: Access, taxonomy: Taxonomy) -> None:
     """Refuse options that cannot be, before anything is computed or written.
 
     Raises:
         ClaspError: what the options or the backend say about them; a model is not loaded for that.
     """
-    options = router_options(config, access)
+    options = router_options(config, access, taxonomy)
     if config.router not in HEAVY:
         make_backend(config.router, options)
 
 
-def router_facts(config: RunConfig) -> dict[str, str]:
-    """What decides labels beside the configuration: the recorded answers' digest, or the student's.
+def router_facts(config: RunConfig, taxonomy: Taxonomy) -> dict[str, str]:
+    """What decides labels beside the configuration: digests of the recorded answers, of the student, of the taxonomy.
 
     Raises:
         UsageError: the file of answers or the student cannot be read.
         ProfileError: the student's file holds none.
     """
+    facts = {} if config.taxonomy is None else {"taxonomy_sha256": taxonomy.sha256}
     if config.router == "student":
-        student = make_backend(config.router, BackendOptions(model=config.router_model))
-        return {"router_student_sha256": student.template}
-    if config.router != "replay" or config.router_answers is None:
-        return {}
-    return {"router_answers_sha256": sha256_hex(read_answers(Path(config.router_answers)))}
+        student = make_backend(config.router, BackendOptions(model=config.router_model, taxonomy=taxonomy))
+        facts["router_student_sha256"] = student.template
+    if config.router == "replay" and config.router_answers is not None:
+        facts["router_answers_sha256"] = sha256_hex(read_answers(Path(config.router_answers)))
+    return facts
 
 
 def label_samples(
-    config: RunConfig, access: Access, samples: Sequence[Sample], log: Path | None, progress: Progress
+    config: RunConfig,
+    access: Access,
+    taxonomy: Taxonomy,
+    samples: Sequence[Sample],
+    log: Path | None,
+    progress: Progress,
 ) -> dict[str, Label]:
     """Label the prompts; returns sample uid -> label, of all samples or of as many as fill the classes.
 
     Until the classes are full means: in the order in which classes take their samples, up to and with the one that
     fills the last class. The classes then hold what they would hold had all prompts been labelled.
     """
-    backend = make_backend(config.router, router_options(config, access))
+    backend = make_backend(config.router, router_options(config, access, taxonomy))
     ordered = sample_order(samples, config.seed) if config.label_until_full else samples
     labels = label_prompts(
         [sample.prompt for sample in ordered],
@@ -88,30 +95,30 @@ def label_samples(
         log,
         overrides=config.router != "rules",
         progress=progress,
-        enough=_quota(config.per_class) if config.label_until_full else None,
+        enough=_quota(config.per_class, taxonomy.ids) if config.label_until_full else None,
     )
     return {sample.uid: label for sample, label in zip(ordered, labels, strict=False)}
 
 
-def tell_labels(labels: Sequence[Label], samples: int, report: Reporter) -> None:
+def tell_labels(labels: Sequence[Label], samples: int, taxonomy: Taxonomy, report: Reporter) -> None:
     """Print how labels are distributed and who gave them."""
     if len(labels) < samples:
         report.say(f"labels: every class is full after {len(labels)} of {samples} samples")
     by_class = Counter(label.intent for label in labels)
     by_source = Counter(label_source(label) for label in labels)
-    report.say("labels: " + ", ".join(f"{intent} {by_class[intent]}" for intent in INTENT_IDS))
+    report.say("labels: " + ", ".join(f"{intent} {by_class[intent]}" for intent in taxonomy.ids))
     report.say("labelled by: " + ", ".join(f"{source} {count}" for source, count in by_source.most_common()))
     flagged = sum(label.flagged for label in labels)
     if flagged:
         report.warn(
             f"{flagged} of {len(labels)} samples have prompts whose answer from the teacher could not be read; they "
-            "count as default, with confidence 0"
+            f"count as {taxonomy.default!r}, with confidence 0"
         )
 
 
-def _quota(per_class: int) -> Callable[[Label], bool]:
+def _quota(per_class: int, intents: Sequence[str]) -> Callable[[Label], bool]:
     """Counts labels; true once every class has ``per_class``."""
-    missing = dict.fromkeys(INTENT_IDS, per_class)
+    missing = dict.fromkeys(intents, per_class)
 
     def full(label: Label) -> bool:
         if label.intent in missing:

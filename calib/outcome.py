@@ -14,8 +14,9 @@ from typing import Any
 from claspkit.profiles.budget import Budget
 from claspkit.profiles.canonical import write_atomic
 from claspkit.profiles.files import write_profile
-from claspkit.profiles.intents import INTENTS, Intent, taxonomy_digest
 from claspkit.profiles.profile import BudgetSpec, ModelSpec, Profile, seal
+from claspkit.profiles.profile_intents import intent_specs
+from claspkit.profiles.taxonomy import Intent, Taxonomy
 from claspkit.router.labels import Label
 from claspkit.router.rules import RULES_VERSION
 from claspkit.runtime.families import FamilyFacts
@@ -41,6 +42,7 @@ class Findings:
     Attributes:
         config: what was asked.
         spec: the model's facts.
+        taxonomy: the classes.
         budget: the pruning schedule.
         space: the candidates.
         data: samples read, with quarantine and data sets.
@@ -55,6 +57,7 @@ class Findings:
 
     config: RunConfig
     spec: ModelSpec
+    taxonomy: Taxonomy
     budget: Budget
     space: Space
     data: LoadResult
@@ -93,7 +96,8 @@ def build_profile(findings: Findings) -> Profile:
     sources = Counter(label_source(findings.labels[sample.uid]) for sample in used)
     return seal(
         {
-            "taxonomy": taxonomy_digest(),
+            "taxonomy": findings.taxonomy.digest,
+            "intents": intent_specs(findings.taxonomy),
             "model": findings.spec.model_dump(),
             "router": {
                 "kind": "rules",
@@ -101,7 +105,7 @@ def build_profile(findings: Findings) -> Profile:
                 "file": None,
                 "sha256": None,
                 "min_confidence": 0.5,
-                "fallback": "default",
+                "fallback": findings.taxonomy.default,
             },
             "budget": BudgetSpec.from_budget(findings.budget, findings.facts.scaling).model_dump(mode="json"),
             "selection": {
@@ -173,8 +177,8 @@ def summarise(findings: Findings, profile: Profile) -> dict[str, Any]:
         "default_candidate": findings.space.default.id,
         "budget": {**profile.budget.model_dump(mode="json"), "prefill": _prefill(findings)},
         "classes": [
-            _class_row(findings, intent, data, verdict)
-            for intent, data, verdict in zip(INTENTS, findings.classes, findings.verdicts, strict=True)
+            _class_row(findings, *row)
+            for row in zip(findings.taxonomy.intents, findings.classes, findings.verdicts, strict=True)
         ],
         "labels": profile.calibration.label_sources,
         "datasets": findings.data.datasets,

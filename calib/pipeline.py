@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,9 +20,11 @@ import torch
 from claspkit.cache.layout import MANIFEST
 from claspkit.cache.store import FeatureStore
 from claspkit.profiles.budget import Budget, prunes_before_decoder
+from claspkit.profiles.canonical import write_atomic
 from claspkit.profiles.errors import UsageError
-from claspkit.profiles.intents import INTENT_IDS
+from claspkit.profiles.intents import open_taxonomy
 from claspkit.profiles.records import hold_lock
+from claspkit.profiles.taxonomy import Taxonomy
 from claspkit.router.backends import BACKENDS
 from claspkit.router.labels import Label
 from claspkit.runtime.inputs import processor_sha256
@@ -82,6 +85,16 @@ class Pipeline:
     folder: RunFolder
     report: Reporter
 
+    @cached_property
+    def taxonomy(self) -> Taxonomy:
+        """The classes of this run.
+
+        Raises:
+            UsageError: the file that was named cannot be read.
+            BadDataError: it holds no taxonomy.
+        """
+        return open_taxonomy(self.config.taxonomy)
+
     def run(
         self, *, until: str = "profile", fresh: bool = False, cache_workers: int = 1, access: Access | None = None
     ) -> Outcome | None:
@@ -129,6 +142,7 @@ class Pipeline:
             findings = Findings(
                 config=self.config,
                 spec=loaded.spec,
+                taxonomy=self.taxonomy,
                 budget=budget,
                 space=space,
                 data=data,
@@ -150,7 +164,7 @@ class Pipeline:
         config = self.config
         _one_of("--strategy", config.strategy, STRATEGIES)
         _one_of("--router", config.router, BACKENDS)
-        check_router(config, access)
+        check_router(config, access, self.taxonomy)
         dtype = _one_of("--dtype", config.dtype, DTYPES) if config.dtype else None
         check_dtype(config.cache_dtype)
         self.report.say(f"model: loading {config.model}")
@@ -176,10 +190,12 @@ class Pipeline:
             "model_fingerprint": loaded.spec.fingerprint,
             "processor": processor_sha256(loaded),
             "space": space.sha256,
-            **router_facts(config),
+            **router_facts(config, self.taxonomy),
             "stages_used": [[stage.after_layer, stage.keep] for stage in budget.stages],
         }
         lock(self.folder.root, facts)
+        if config.taxonomy is not None and not self.folder.taxonomy.exists():
+            write_atomic(self.folder.taxonomy, Path(config.taxonomy).read_bytes())
         return loaded, budget, space
 
     def _samples(self) -> LoadResult:
@@ -197,14 +213,14 @@ class Pipeline:
     def _labels(self, samples: Sequence[Sample], access: Access) -> dict[str, Label]:
         """Label the prompts; returns sample uid -> label."""
         with self.report.task("label", len(samples), "prompts") as advance:
-            labels = label_samples(self.config, access, samples, self.folder.labels, steps(advance))
-        tell_labels(list(labels.values()), len(samples), self.report)
+            labels = label_samples(self.config, access, self.taxonomy, samples, self.folder.labels, steps(advance))
+        tell_labels(list(labels.values()), len(samples), self.taxonomy, self.report)
         return labels
 
     def _classes(self, samples: Sequence[Sample], labels: dict[str, Label]) -> list[ClassData]:
         """Take ``per_class`` samples of every class in hash order, and split each by picture."""
         classes = []
-        for intent in INTENT_IDS:
+        for intent in self.taxonomy.ids:
             mine = [s for s in samples if s.uid in labels and labels[s.uid].intent == intent]
             taken = sample_order(mine, self.config.seed)[: self.config.per_class]
             search, holdout = split_holdout(taken, self.config.seed, self.config.holdout)
@@ -279,6 +295,7 @@ def _start_over(folder: RunFolder) -> None:
     """
     files = (
         folder.root / "config.lock.json",
+        folder.taxonomy,
         folder.samples,
         folder.rejects,
         folder.labels,

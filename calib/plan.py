@@ -32,6 +32,7 @@ def make_plan(
     stages: Sequence[tuple[int, int]] = (),
     cache: CacheChoice | None = None,
     machine: Machine | None = None,
+    classes: int = len(INTENT_IDS),
 ) -> dict[str, Any]:
     """Return named facts about a run that has not started; no weights are loaded.
 
@@ -43,6 +44,7 @@ def make_plan(
         stages: explicit stages, one more budget.
         cache: what the feature cache would hold; None for all layers in float16 of the reference picture.
         machine: where it would lie; None leaves out what depends on it.
+        classes: how many the prompts are sorted into.
 
     Returns:
         ``model``: sizes; ``unpruned``: cost without pruning; ``budgets``: one object per budget, with ``refused`` for
@@ -73,8 +75,8 @@ def make_plan(
         },
         "unpruned": _cost((), facts),
         "budgets": rows,
-        "calibration": _calibration(facts, per_class),
-        "cache": cache_plan(facts, per_class, cache, machine),
+        "calibration": _calibration(facts, per_class, classes),
+        "cache": cache_plan(facts, per_class, cache, machine, classes),
     }
 
 
@@ -117,9 +119,9 @@ def _cost(stages: Sequence[Stage], facts: FamilyFacts) -> dict[str, int]:
     }
 
 
-def _calibration(facts: FamilyFacts, per_class: int) -> dict[str, int]:
+def _calibration(facts: FamilyFacts, per_class: int, classes: int) -> dict[str, int]:
     candidates = len(make_space(facts.default_layer).candidates)
-    samples = per_class * len(INTENT_IDS)
+    samples = per_class * classes
     return {
         "per_class": per_class,
         "candidates": candidates,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from claspkit.profiles.errors import UsageError
-from claspkit.profiles.intents import INTENT_IDS
 from claspkit.runtime.families import FamilyFacts
 
 from .probe import Machine
@@ -92,7 +91,9 @@ def tidy_layers(text: str) -> str:
     return ",".join(map(str, _numbers(text))) or text.strip()
 
 
-def cache_plan(facts: FamilyFacts, per_class: int, choice: CacheChoice, machine: Machine | None) -> dict[str, Any]:
+def cache_plan(
+    facts: FamilyFacts, per_class: int, choice: CacheChoice, machine: Machine | None, classes: int
+) -> dict[str, Any]:
     """Return named facts about the feature cache of a run that has not started.
 
     Args:
@@ -100,6 +101,7 @@ def cache_plan(facts: FamilyFacts, per_class: int, choice: CacheChoice, machine:
         per_class: samples per class; each may have a picture of its own.
         choice: layers, dtype, picture.
         machine: where it would run; None leaves out everything that depends on it.
+        classes: how many there are.
 
     Returns:
         ``picture``, ``patches``, ``layers`` and ``layers_read``, ``dtype``; ``vision_flops``, ``bytes_a_picture``,
@@ -111,7 +113,7 @@ def cache_plan(facts: FamilyFacts, per_class: int, choice: CacheChoice, machine:
     """
     check_dtype(choice.dtype)
     layers, needed = choose_layers(choice.layers, facts), make_space(facts.default_layer).layers
-    pictures = per_class * len(INTENT_IDS)
+    pictures = per_class * classes
     record = record_bytes(facts, len(layers), choice.dtype)
     plan: dict[str, Any] = {
         "picture": list(choice.picture) if choice.picture else None,
@@ -133,7 +135,7 @@ def cache_plan(facts: FamilyFacts, per_class: int, choice: CacheChoice, machine:
         plan["machine"] = vars(machine).copy()
         plan["fits"] = record * pictures <= room
         plan["seconds"] = _seconds(plan, record_bytes(facts, len(needed), choice.dtype), machine)
-        plan["instead"] = list(_instead(facts, per_class, choice, record * pictures, room))
+        plan["instead"] = list(_instead(facts, per_class, choice, record * pictures, room, classes))
     return plan
 
 
@@ -175,10 +177,12 @@ def _seconds(plan: dict[str, Any], read_bytes: int, machine: Machine) -> dict[st
     }
 
 
-def _instead(facts: FamilyFacts, per_class: int, choice: CacheChoice, size: int, room: int) -> Iterator[dict[str, Any]]:
+def _instead(
+    facts: FamilyFacts, per_class: int, choice: CacheChoice, size: int, room: int, classes: int
+) -> Iterator[dict[str, Any]]:
     """Ways to a smaller cache: fewer layers, int8, both; and with fewer layers, as many samples as fit."""
     for layers, dtype in ((PROTOTYPES, choice.dtype), (choice.layers, "int8"), (PROTOTYPES, "int8")):
-        sample = record_bytes(facts, len(choose_layers(layers, facts)), dtype) * len(INTENT_IDS)
+        sample = record_bytes(facts, len(choose_layers(layers, facts)), dtype) * classes
         counts = [per_class] if sample * per_class < size else []
         if layers == PROTOTYPES and 0 < room // sample < per_class:
             counts.append(room // sample)

@@ -20,7 +20,7 @@ TAU = 4.0
 RHO_GRID: tuple[float, ...] = tuple(step / 10 for step in range(11))
 """Split ratios tried, in tenths; 1 is attention only, 0 is similarity only."""
 
-DEFAULT_RHO = next(intent.published_rho for intent in INTENTS if intent.id == DEFAULT_INTENT)
+DEFAULT_RHO = next(intent.published_rho for intent in INTENTS if intent.id == DEFAULT_INTENT and intent.published_rho)
 """The split of the uncalibrated configuration: the paper's value for its Default class."""
 
 _EMPHASIS: dict[str, dict[float, float]] = {

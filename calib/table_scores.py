@@ -6,7 +6,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from claspkit.profiles.intents import INTENT_IDS
 from claspkit.router.scoring import COVERAGE, Scores
 
 from .table import clean, percent
@@ -37,11 +36,11 @@ def _class_table(scores: Scores) -> Table:
 
 
 def _confusion_table(scores: Scores) -> Table:
-    table = Table("true \\ label", *(str(number) for number in range(len(INTENT_IDS))))
+    table = Table("true \\ label", *(str(number) for number in range(len(scores.classes))))
     _right(table)
     for number, row in enumerate(scores.confusion):
         cells = [str(count) if count else "" for count in row]
-        table.add_row(f"{number} {INTENT_IDS[number]}", *cells)
+        table.add_row(f"{number} {scores.classes[number].intent}", *cells)
     return table
 
 

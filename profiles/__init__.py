@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from .files import check_model, read_profile, write_profile
-    from .intents import DEFAULT_INTENT, FINE_INTENTS, INTENT_IDS, INTENTS, FineIntent, Intent, merge
+    from .intents import DEFAULT_INTENT, FINE_INTENTS, INTENT_IDS, INTENTS, STANDARD, merge
     from .profile import (
         BudgetSpec,
         CalibrationSpec,
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         seal,
         softmax_weights,
     )
+    from .taxonomy import FineIntent, Intent, Taxonomy, read_taxonomy
 
 _MODULES: dict[str, str] = {
     "BEFORE_DECODER": "budget",
@@ -72,8 +73,7 @@ _MODULES: dict[str, str] = {
     "FINE_INTENTS": "intents",
     "INTENTS": "intents",
     "INTENT_IDS": "intents",
-    "FineIntent": "intents",
-    "Intent": "intents",
+    "STANDARD": "intents",
     "merge": "intents",
     "BudgetSpec": "profile",
     "CalibrationSpec": "profile",
@@ -86,6 +86,10 @@ _MODULES: dict[str, str] = {
     "StageSpec": "profile",
     "seal": "profile",
     "softmax_weights": "profile",
+    "FineIntent": "taxonomy",
+    "Intent": "taxonomy",
+    "Taxonomy": "taxonomy",
+    "read_taxonomy": "taxonomy",
 }
 
 __all__ = [
@@ -94,6 +98,7 @@ __all__ = [
     "FINE_INTENTS",
     "INTENTS",
     "INTENT_IDS",
+    "STANDARD",
     "BadDataError",
     "Budget",
     "BudgetSpec",
@@ -114,6 +119,7 @@ __all__ = [
     "SelectionSpec",
     "Stage",
     "StageSpec",
+    "Taxonomy",
     "UsageError",
     "check_model",
     "explicit_budget",
@@ -124,6 +130,7 @@ __all__ = [
     "merge",
     "prefill_flops",
     "read_profile",
+    "read_taxonomy",
     "seal",
     "softmax_weights",
     "stage_layers",

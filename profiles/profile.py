@@ -6,19 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, Field, JsonValue, ValidationError, model_validator
 
 from .budget import (
-    BEFORE_DECODER,
     MAX_STAGES,
     Budget,
     Convention,
@@ -30,52 +20,43 @@ from .budget import (
 )
 from .canonical import canonical_json, digest, strict_loads
 from .errors import ProfileError, UsageError, shorten
-from .intents import INTENT_IDS, taxonomy_digest
+from .fields import (
+    Count,
+    Depth,
+    FileName,
+    IntentId,
+    Layer,
+    Name,
+    Score,
+    ScorerName,
+    Sha256,
+    Signed,
+    Spec,
+    StageLayer,
+    Text,
+    Tokens,
+    Unit,
+    Width,
+)
+from .intents import STANDARD
+from .profile_intents import IntentSpec, check_intents, specs_taxonomy
+from .taxonomy import MAX_CLASSES, Taxonomy
 
 MAX_BYTES = 2**20
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 LAYER_CONVENTION = "hidden_states, 0 = embeddings"
 WEIGHT_TOLERANCE = 1e-6
 MEAN_TOLERANCE = 0.01  # of a token: a stated mean may be rounded for people, not invented
-_MAX_LAYER = 511
-
-# No control characters: these texts are printed to terminals.
-Text = Annotated[str, Field(max_length=400, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
-Name = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-ScorerName = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}@[0-9]{1,6}$")]
-IntentId = Literal["object", "attribute", "text", "scene", "spatial", "counting", "action", "intention", "default"]
-Layer = Annotated[int, Field(ge=0, le=_MAX_LAYER)]
-StageLayer = Annotated[int, Field(ge=BEFORE_DECODER, le=_MAX_LAYER)]
-Depth = Annotated[int, Field(ge=1, le=_MAX_LAYER)]
-Width = Annotated[int, Field(ge=1, le=2**20)]
-Tokens = Annotated[int, Field(ge=1, le=2**20)]
-Count = Annotated[int, Field(ge=0, le=2**53)]
-Score = Annotated[float, Field(ge=-1e4, le=1e4)]
-Unit = Annotated[float, Field(ge=0.0, le=1.0)]
-Signed = Annotated[float, Field(ge=-1.0, le=1.0)]
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @model_serializer(mode="wrap")
-    def _leave_out_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Only fields of later minor versions have defaults. Left out where they have that value, they change neither
-        the digest of an older file nor what an older reader can read."""
-        later = {name: field.default for name, field in type(self).model_fields.items() if not field.is_required()}
-        return {name: value for name, value in write(self).items() if name not in later or value != later[name]}
-
-
-class StageSpec(_Spec):
+class StageSpec(Spec):
     """Decoder layers > ``after_layer`` (0-based; -1 is before the decoder) see ``keep`` visual tokens."""
 
     after_layer: StageLayer
     keep: Tokens
 
 
-class ModelSpec(_Spec):
+class ModelSpec(Spec):
     """The model a profile was made for.
 
     Layers are counted as in ``hidden_states``: 0 is the embedding output, ``vision_depth`` the last block's
@@ -102,7 +83,7 @@ class ModelSpec(_Spec):
         return self
 
 
-class BudgetSpec(_Spec):
+class BudgetSpec(Spec):
     """The token schedule and its two means per decoder layer: tokens leaving a layer, tokens entering it.
 
     ``scaling`` (since 1.1) says what ``keep`` means for a picture of another size than the model's reference.
@@ -128,7 +109,7 @@ class BudgetSpec(_Spec):
         )
 
 
-class SelectionSpec(_Spec):
+class SelectionSpec(Spec):
     """How tokens are chosen: reference rows of the saliency, features compared, k-means rounds, tie width.
 
     ``positions`` (since 1.1): kept tokens "keep" their position ids, or "renumber" closes the gaps.
@@ -141,7 +122,7 @@ class SelectionSpec(_Spec):
     positions: Literal["keep", "renumber"] = "keep"
 
 
-class RouterSpec(_Spec):
+class RouterSpec(Spec):
     """How a prompt gets its class. ``file`` is a plain name inside the profile's folder."""
 
     kind: Literal["rules", "student"]
@@ -164,7 +145,7 @@ class RouterSpec(_Spec):
         return self
 
 
-class ClassSpec(_Spec):
+class ClassSpec(Spec):
     """The configuration of one intent and the evidence for it.
 
     ``layers`` ascend; ``weights`` = softmax(tau * scores) over them. ``rho`` is the share of attention
@@ -191,7 +172,7 @@ class ClassSpec(_Spec):
     p_value: Unit | None
 
 
-class DatasetSpec(_Spec):
+class DatasetSpec(Spec):
     """One source of calibration samples and how many were used."""
 
     name: Name
@@ -200,7 +181,7 @@ class DatasetSpec(_Spec):
     samples: Count
 
 
-class CalibrationSpec(_Spec):
+class CalibrationSpec(Spec):
     """Where the numbers come from: ``label_sources`` counts labels, ``environment`` names versions."""
 
     datasets: Annotated[tuple[DatasetSpec, ...], Field(max_length=256)]
@@ -213,8 +194,11 @@ class CalibrationSpec(_Spec):
     vision_passes: Count
 
 
-class ProfileBody(_Spec):
-    """A profile without its id. Unknown fields are refused everywhere but inside ``extensions``."""
+class ProfileBody(Spec):
+    """A profile without its id. Unknown fields are refused everywhere but inside ``extensions``.
+
+    ``intents`` (since 1.2) are the classes of a user's own taxonomy; without it they are the standard nine.
+    """
 
     format: Literal["clasp-profile"]
     schema_version: Annotated[str, Field(pattern=r"^1\.(0|[1-9][0-9]{0,3})$")]
@@ -224,20 +208,27 @@ class ProfileBody(_Spec):
     router: RouterSpec
     budget: BudgetSpec
     selection: SelectionSpec
-    classes: Annotated[tuple[ClassSpec, ...], Field(min_length=9, max_length=9)]
+    classes: Annotated[tuple[ClassSpec, ...], Field(min_length=2, max_length=MAX_CLASSES)]
     calibration: CalibrationSpec
     extensions: Annotated[dict[Name, JsonValue], Field(max_length=64)]
+    intents: Annotated[tuple[IntentSpec, ...], Field(min_length=2, max_length=MAX_CLASSES)] | None = None
 
     @model_validator(mode="after")
     def _check_against_each_other(self) -> Self:
-        if self.taxonomy != taxonomy_digest():
-            raise ProfileError("taxonomy", "it was made for another set of intents than this version has")
+        ids = check_intents(self.taxonomy, self.intents, self.router.kind, self.router.fallback)
         _check_budget(self.budget, self.model, self.selection)
-        for index, (spec, intent) in enumerate(zip(self.classes, INTENT_IDS, strict=True)):
+        if len(self.classes) != len(ids):
+            raise ProfileError("classes", f"{len(self.classes)} of them, the taxonomy has {len(ids)}")
+        for index, (spec, intent) in enumerate(zip(self.classes, ids, strict=True)):
             if spec.intent != intent:
                 raise ProfileError(f"classes[{index}].intent", f"{spec.intent!r} where {intent!r} belongs")
             _check_class(f"classes[{index}]", spec, self.model.vision_depth)
         return self
+
+    @property
+    def intent_ids(self) -> tuple[str, ...]:
+        """Ids of the classes, in order."""
+        return tuple(spec.intent for spec in self.classes)
 
     def for_intent(self, intent: str) -> ClassSpec:
         """The class of an intent id.
@@ -245,9 +236,14 @@ class ProfileBody(_Spec):
         Raises:
             UsageError: no such intent; the text lists them.
         """
-        if intent not in INTENT_IDS:
-            raise UsageError(f"unknown intent {shorten(intent)}; there are: {', '.join(INTENT_IDS)}")
-        return self.classes[INTENT_IDS.index(intent)]
+        ids = self.intent_ids
+        if intent not in ids:
+            raise UsageError(f"unknown intent {shorten(intent)}; there are: {', '.join(ids)}")
+        return self.classes[ids.index(intent)]
+
+    def read_taxonomy(self) -> Taxonomy:
+        """What the classes are, without definitions where they are a user's own."""
+        return STANDARD if self.intents is None else specs_taxonomy(self.intents, self.router.fallback)
 
 
 class Profile(ProfileBody):
@@ -285,7 +281,7 @@ def seal(fields: Mapping[str, Any]) -> Profile:
         "format": "clasp-profile",
         "schema_version": SCHEMA_VERSION,
         "layer_index_convention": LAYER_CONVENTION,
-        "taxonomy": taxonomy_digest(),
+        "taxonomy": STANDARD.digest,
         "extensions": {},
     }
     plain = {name: value for name, value in _plain({**constants, **fields}).items() if name != "profile_id"}

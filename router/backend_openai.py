@@ -9,7 +9,6 @@ from typing import Any
 
 from claspkit.profiles.canonical import digest, sha256_hex
 from claspkit.profiles.errors import BadDataError, UsageError
-from claspkit.profiles.intents import FINE_INTENTS
 
 from .api_key import read_key
 from .backends import Backend, BackendOptions
@@ -17,7 +16,7 @@ from .endpoint import chat_url
 from .http_json import JsonClient, RefusedError
 from .json_mode import Conversation, ask, json_digest
 from .labels import Label, unread
-from .template import LETTERS, instructions, quoted, template_digest
+from .template import instructions, letters, quoted, template_digest
 from .threads import in_order
 
 _BLOCKS = 8  # prompts per thread and block
@@ -48,12 +47,13 @@ class OpenAIBackend(Backend):
         if not options.model.isprintable() or not 0 < len(options.model) <= 160:
             raise UsageError("--router-model must be the name of a model on the server: 1 to 160 printable characters")
         self._client = client or JsonClient(chat_url(options.endpoint), read_key(options.key_variable))
+        self.taxonomy = options.taxonomy
         self._model, self._letters = options.model, options.mode == "logits"
         self._threads = options.concurrency
         self._refused: frozenset[str] = frozenset()
         self.block = _BLOCKS * options.concurrency
         fields = _LETTER_FIELDS if self._letters else _JSON_FIELDS
-        self.template = digest([template_digest() if self._letters else json_digest(), fields])
+        self.template = digest([(template_digest if self._letters else json_digest)(self.taxonomy), fields])
         # The address itself may be nobody else's business, and sources go into profiles.
         self.source = f"teacher:{options.model}@endpoint-{sha256_hex(options.endpoint.encode())[:12]}"
 
@@ -66,22 +66,22 @@ class OpenAIBackend(Backend):
         return in_order(self._by_letters if self._letters else self._by_json, prompts, self._threads)
 
     def _by_letters(self, prompt: str, stop: Event) -> Label:
-        message = {"role": "user", "content": instructions() + quoted(prompt)}
-        shares = _letter_shares(self._post([message], _LETTER_FIELDS, stop))
+        message = {"role": "user", "content": instructions(self.taxonomy) + quoted(prompt)}
+        shares = _letter_shares(self._post([message], _LETTER_FIELDS, stop), letters(self.taxonomy))
         total = math.fsum(shares)
         if total == 0:
-            return unread(self.source, self.template)
+            return unread(self.source, self.template, self.taxonomy)
         best = max(range(len(shares)), key=shares.__getitem__)
-        fine = FINE_INTENTS[best]
+        fine = self.taxonomy.fine_intents[best]
         return Label(fine.intent, fine.id, round(shares[best] / total, 4), self.source, self.template)
 
     def _by_json(self, prompt: str, stop: Event) -> Label:
         def reply(talks: Sequence[Conversation]) -> list[str]:
             return [_text(self._post(talk, _JSON_FIELDS, stop)) for talk in talks]
 
-        (fine,) = ask([prompt], reply)
+        (fine,) = ask([prompt], reply, self.taxonomy)
         if fine is None:
-            return unread(self.source, self.template)
+            return unread(self.source, self.template, self.taxonomy)
         return Label(fine.intent, fine.id, 1.0, self.source, self.template)
 
     def _post(self, messages: Conversation, fields: dict[str, Any], stop: Event) -> Any:
@@ -119,8 +119,8 @@ def _text(answer: Any) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _letter_shares(answer: Any) -> list[float]:
-    """Probabilities of the 15 letters as the first token, 0 for those not among the likeliest tokens."""
+def _letter_shares(answer: Any, answers: str) -> list[float]:
+    """Probabilities of the letters ``answers`` as the first token, 0 for those not among the likeliest tokens."""
     try:
         first = _first_choice(answer)["logprobs"]["content"][0]
         likeliest = [(item["token"], item["logprob"]) for item in first["top_logprobs"]]
@@ -129,11 +129,11 @@ def _letter_shares(answer: Any) -> list[float]:
             "the labelling server gives no log-probabilities of the first token, which --router-mode logits reads; "
             "allow 20 of them there, or take --router-mode json"
         ) from None
-    shares = [0.0] * len(LETTERS)
+    shares = [0.0] * len(answers)
     for token, logprob in likeliest:
         if not isinstance(token, str) or type(logprob) not in {int, float} or logprob > 0.001:
             raise BadDataError("the labelling server gives log-probabilities that are none; is its version broken?")
         letter = token[1:] if token[:1] in tuple(_SPACES) else token
-        if len(letter) == 1 and letter in LETTERS:
-            shares[LETTERS.index(letter)] += math.exp(logprob)
+        if len(letter) == 1 and letter in answers:
+            shares[answers.index(letter)] += math.exp(logprob)
     return shares

@@ -9,17 +9,14 @@ from typing import Any
 
 from claspkit.profiles.canonical import sha256_hex, strict_loads
 from claspkit.profiles.errors import BadDataError, CorruptError, UsageError, shorten
-from claspkit.profiles.intents import FINE_INTENTS, merge
 from claspkit.profiles.records import read_records
 
 from .backends import Backend, BackendOptions
 from .labels import Label
 from .prompts import prompt_digest
-from .run import taxonomy
 
 _MAX_LINE = 2**20
 _REPLAY = "replay:"
-_FINE = tuple(fine.id for fine in FINE_INTENTS)
 
 
 class ReplayBackend(Backend):
@@ -37,7 +34,7 @@ class ReplayBackend(Backend):
     def __init__(self, options: BackendOptions) -> None:
         if options.answers is None:
             raise UsageError("the replay router needs --router-answers FILE: a run's labels.jsonl, or lines of answers")
-        self._path = options.answers
+        self._path, self.taxonomy = options.answers, options.taxonomy
         data = read_answers(self._path)
         self.template = sha256_hex(data)
         self.source = f"{_REPLAY}{self.template[:12]}"
@@ -66,15 +63,17 @@ class ReplayBackend(Backend):
 
     def _from_log(self) -> dict[str, Label]:
         """Prompt digest -> label of the log's last labeller."""
-        records = read_records(self._path)
+        records, ours = read_records(self._path), self.taxonomy.labels_digest
+        if records and records[-1].get("taxonomy", ours) != ours:
+            raise BadDataError(
+                f"{self._path} was labelled with other classes than these; label anew, or give its --taxonomy"
+            )
         try:
             last = {name: records[-1][name] for name in ("backend", "template", "taxonomy")} if records else {}
             mine = [record for record in records if last.items() <= record.items()]
-            pairs = {str(record["prompt"]): Label.from_dict(record["label"]) for record in mine}
+            pairs = {str(record["prompt"]): Label.from_dict(record["label"], self.taxonomy) for record in mine}
         except (KeyError, AttributeError, CorruptError) as error:
             raise CorruptError(f"{self._path} is no label log of this version: {error}") from None
-        if last and last["taxonomy"] != taxonomy():
-            raise BadDataError(f"{self._path} was labelled with other classes than this version has; label anew")
         return {key: self._taken(label) for key, label in pairs.items()}
 
     def _from_lines(self, data: bytes) -> dict[str, Label]:
@@ -83,13 +82,14 @@ class ReplayBackend(Backend):
         for number, row in answer_rows(data, self._path):
             prompt, fine, confidence = row.get("prompt"), row.get("fine"), row.get("confidence", 1.0)
             try:
-                if not (isinstance(prompt, str) and isinstance(fine, str) and fine in _FINE):
+                if not (isinstance(prompt, str) and isinstance(fine, str) and fine in self.taxonomy.fine_ids):
                     raise CorruptError(f"there is {shorten(row)}")
-                fields = {"intent": merge(fine), "fine": fine, "confidence": confidence}
-                label = Label.from_dict({**fields, "source": self.source, "template": self.template})
+                fields = {"intent": self.taxonomy.merge(fine), "fine": fine, "confidence": confidence}
+                label = Label.from_dict({**fields, "source": self.source, "template": self.template}, self.taxonomy)
             except CorruptError as error:
+                kinds = ", ".join(self.taxonomy.fine_ids)
                 raise BadDataError(
-                    f'{self._path}, line {number}: an answer needs "prompt" (text), "fine" (one of {", ".join(_FINE)}) '
+                    f'{self._path}, line {number}: an answer needs "prompt" (text), "fine" (one of {kinds}) '
                     f'and may have "confidence" (from 0 to 1); {error}'
                 ) from None
             key = prompt_digest(prompt)

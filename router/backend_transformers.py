@@ -1,8 +1,8 @@
 """The teacher: any chat model of transformers, asked for one letter per prompt.
 
-The 15 letters are scored from the logits of one forward, nothing is generated: the answer is always one of the 15,
-text inside a prompt can at worst choose a wrong one, and the confidence is a softmax. The instructions are the same
-for all prompts; their keys and values are computed once.
+One letter per fine intent is scored from the logits of one forward, nothing is generated: the answer is always one of
+them, text inside a prompt can at worst choose a wrong one, and the confidence is a softmax. The instructions are the
+same for all prompts; their keys and values are computed once.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from claspkit.profiles.errors import BadDataError, ResourceError, UsageError
-from claspkit.profiles.intents import FINE_INTENTS
 
 from .backends import BackendOptions
 from .labels import Label
 from .teacher_files import NO_MEMORY
 from .teacher_model import TeacherModel
-from .template import LETTERS, instructions, quoted, template_digest
+from .template import instructions, letters, quoted, template_digest
 
 _HOLE = "\u2402"  # stands for the prompt while the chat template is rendered
 
@@ -35,13 +34,13 @@ class TransformersBackend(TeacherModel):
         options: ``model`` is a hub id or a folder, Qwen/Qwen3-8B if not given.
 
     Raises:
-        UsageError: no such model or device, or a tokenizer without 15 one-token letters.
+        UsageError: no such model or device, or a tokenizer without a token for each letter.
         ResourceError: the model does not fit into the device's memory.
     """
 
     def __init__(self, options: BackendOptions) -> None:
         super().__init__(options)
-        self.template = template_digest()
+        self.template = template_digest(self.taxonomy)
         self._accepted = set(inspect.signature(self._model.forward).parameters)
         head, self._tail = self._frame()
         self._letters = torch.tensor(self._letter_ids(), device=self._device)
@@ -63,14 +62,14 @@ class TransformersBackend(TeacherModel):
             shares = self.shares([rows[index] for index in batch])
             for index, row in zip(batch, shares.tolist(), strict=True):
                 best = max(range(len(row)), key=row.__getitem__)
-                fine = FINE_INTENTS[best]
+                fine = self.taxonomy.fine_intents[best]
                 # Rounded: the last digits of a share depend on the batch.
                 labels[index] = Label(fine.intent, fine.id, round(row[best], 4), self.source, self.template)
         return [label for label in labels if label is not None]
 
     @torch.inference_mode()
     def shares(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Probabilities (B, 15) float64 of the letters after the instructions and each row of token ids."""
+        """Probabilities (B, fine intents) float64 of the letters after the instructions and each row of token ids."""
         try:
             logits = self._forward(rows)
         except torch.OutOfMemoryError as error:
@@ -122,7 +121,7 @@ class TransformersBackend(TeacherModel):
 
     def _frame(self) -> tuple[str, str]:
         """What stands before and after a prompt: the rendered chat template, or plain text where there is none."""
-        text = instructions() + _HOLE
+        text = instructions(self.taxonomy) + _HOLE
         if not self._tokenizer.chat_template:
             rendered = f"{text}\nLetter:"
         else:
@@ -132,13 +131,13 @@ class TransformersBackend(TeacherModel):
 
     def _letter_ids(self) -> list[int]:
         """The token id of each letter as the first token of a reply."""
-        before = self._encode(self._tail)
+        before, answers = self._encode(self._tail), letters(self.taxonomy)
         for space in ("", " "):
-            replies = [self._encode(self._tail + space + letter) for letter in LETTERS]
+            replies = [self._encode(self._tail + space + letter) for letter in answers]
             ids = [reply[-1] for reply in replies if reply[:-1] == before]
-            if len(set(ids)) == len(LETTERS):
+            if len(set(ids)) == len(answers):
                 return ids
         raise UsageError(
-            f"the tokenizer of {self.source} has no single token for each letter from A to {LETTERS[-1]}; "
+            f"the tokenizer of {self.source} has no single token for each letter from A to {answers[-1]}; "
             "choose another labelling model with --router-model, or use --router rules"
         )

@@ -34,7 +34,7 @@ class TransformersJsonBackend(TeacherModel):
 
     def __init__(self, options: BackendOptions) -> None:
         super().__init__(options)
-        self.template = json_digest()
+        self.template = json_digest(self.taxonomy)
         self.max_new_tokens = _LONGEST
         fill = self._tokenizer.pad_token_id
         self._fill = 0 if fill is None else fill  # masked: any token will do
@@ -51,10 +51,10 @@ class TransformersJsonBackend(TeacherModel):
             ResourceError: one prompt alone does not fit into memory.
         """
         return [
-            unread(self.source, self.template)
+            unread(self.source, self.template, self.taxonomy)
             if fine is None
             else Label(fine.intent, fine.id, 1.0, self.source, self.template)
-            for fine in ask(prompts, self.reply)
+            for fine in ask(prompts, self.reply, self.taxonomy)
         ]
 
     def reply(self, talks: Sequence[Conversation]) -> list[str]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from claspkit.profiles.errors import UsageError
+from claspkit.profiles.intents import STANDARD
+from claspkit.profiles.taxonomy import Taxonomy
 
 from .endpoint import check_endpoint
 from .labels import Label
@@ -31,6 +33,7 @@ class BackendOptions:
         key_variable: environment variable with the server's key; None for the usual one, "" for no key.
         concurrency: requests under way at a time.
         answers: file of recorded answers.
+        taxonomy: the classes, and the fine intents to choose from.
     """
 
     model: str | None = None
@@ -42,6 +45,7 @@ class BackendOptions:
     key_variable: str | None = None
     concurrency: int = 8
     answers: Path | None = None
+    taxonomy: Taxonomy = STANDARD
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -61,11 +65,13 @@ class Backend(ABC):
         source: who labels, as it goes into a log: changes when labels could.
         template: digest of what it works by.
         block: prompts per call of :meth:`label` after which a run is put on disk.
+        taxonomy: what it labels with.
     """
 
     source: str
     template: str
     block: int
+    taxonomy: Taxonomy = STANDARD
 
     @abstractmethod
     def label(self, prompts: Sequence[str]) -> list[Label]:
@@ -75,13 +81,18 @@ class Backend(ABC):
 def _rules(options: BackendOptions) -> Backend:
     from .backend_rules import RulesBackend
 
-    return RulesBackend()
+    return RulesBackend(options.taxonomy)
 
 
 def _student(options: BackendOptions) -> Backend:
     from .student import SHIPPED, read_student
 
-    return read_student(SHIPPED if options.model is None else Path(options.model))
+    if options.model is None and options.taxonomy.labels_digest != STANDARD.labels_digest:
+        raise UsageError(
+            f"the student that comes with claspkit knows the standard intents, not those of {options.taxonomy.name!r}; "
+            "name one of your own with --router-model, which `claspkit router distill --taxonomy FILE` trains"
+        )
+    return read_student(SHIPPED if options.model is None else Path(options.model), options.taxonomy)
 
 
 def _transformers(options: BackendOptions) -> Backend:

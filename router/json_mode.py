@@ -11,15 +11,15 @@ from functools import cache
 
 from claspkit.profiles.canonical import digest, strict_loads
 from claspkit.profiles.errors import shorten
-from claspkit.profiles.intents import FINE_INTENTS, FineIntent
+from claspkit.profiles.intents import STANDARD
+from claspkit.profiles.taxonomy import FineIntent, Taxonomy
 
-from .template import framed, quoted
+from .template import described, framed, quoted
 
 REPAIRS = 2
 _MAX_ANSWER = 1000  # bytes; the longest right one has 34
 _REPEATED = 300  # characters of a wrong answer that the model is shown again
 _THOUGHT, _THINKS = "</think>", "<think>"
-_BY_ID = {fine.id: fine for fine in FINE_INTENTS}
 _FORM = '{"intent": "NAME"}'
 
 Message = dict[str, str]
@@ -28,12 +28,12 @@ Reply = Callable[[Sequence[Conversation]], Sequence[str]]
 """Takes conversations that end with the user, returns what the model writes next in each."""
 
 
-def opening(prompt: str) -> Conversation:
+def opening(prompt: str, taxonomy: Taxonomy = STANDARD) -> Conversation:
     """The conversation that asks about one prompt."""
-    return [{"role": "user", "content": _instructions() + quoted(prompt)}]
+    return [{"role": "user", "content": _instructions(taxonomy) + quoted(prompt)}]
 
 
-def read_answer(text: str) -> FineIntent:
+def read_answer(text: str, taxonomy: Taxonomy = STANDARD) -> FineIntent:
     """The fine intent that an answer names.
 
     Raises:
@@ -47,14 +47,14 @@ def read_answer(text: str) -> FineIntent:
     if not isinstance(found, dict) or found.keys() != {"intent"}:
         raise ValueError(f'it must be one object with the one key "intent": {_FORM}')
     name = found["intent"]
-    if not isinstance(name, str) or name not in _BY_ID:
-        raise ValueError(f"{shorten(name, 40)} is not one of the names: {', '.join(_BY_ID)}")
-    return _BY_ID[name]
+    if not isinstance(name, str) or name not in taxonomy.fine_ids:
+        raise ValueError(f"{shorten(name, 40)} is not one of the names: {', '.join(taxonomy.fine_ids)}")
+    return taxonomy.fine_intents[taxonomy.fine_ids.index(name)]
 
 
-def ask(prompts: Sequence[str], reply: Reply) -> list[FineIntent | None]:
+def ask(prompts: Sequence[str], reply: Reply, taxonomy: Taxonomy = STANDARD) -> list[FineIntent | None]:
     """The fine intent of every prompt; None where no answer could be read after REPAIRS repairs."""
-    talks = [opening(prompt) for prompt in prompts]
+    talks = [opening(prompt, taxonomy) for prompt in prompts]
     found: list[FineIntent | None] = [None] * len(prompts)
     waiting = list(range(len(prompts)))
     for _ in range(1 + REPAIRS):
@@ -64,7 +64,7 @@ def ask(prompts: Sequence[str], reply: Reply) -> list[FineIntent | None]:
         wrong = []
         for index, text in zip(waiting, answers, strict=True):
             try:
-                found[index] = read_answer(text)
+                found[index] = read_answer(text, taxonomy)
             except ValueError as error:
                 talks[index] += _repair(text, str(error))
                 wrong.append(index)
@@ -80,13 +80,14 @@ def _repair(text: str, reason: str) -> Conversation:
     ]
 
 
-def _instructions() -> str:
-    listed = "\n".join(f"{fine.id}: {fine.definition}" for fine in FINE_INTENTS)
+@cache
+def _instructions(taxonomy: Taxonomy) -> str:
+    listed = "\n".join(f"{fine.id}: {described(fine)}" for fine in taxonomy.fine_intents)
     return framed(listed, f"Reply with one JSON object, {_FORM}, NAME being one of those names, and nothing else.")
 
 
 @cache
-def json_digest() -> str:
+def json_digest(taxonomy: Taxonomy = STANDARD) -> str:
     """SHA-256 of all that is asked in this mode and of the merging."""
-    fine = [[item.id, item.intent] for item in FINE_INTENTS]
-    return digest(["json", opening(""), _repair("", ""), REPAIRS, _REPEATED, fine])
+    fine = [[item.id, item.intent] for item in taxonomy.fine_intents]
+    return digest(["json", opening("", taxonomy), _repair("", ""), REPAIRS, _REPEATED, fine])

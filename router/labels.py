@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from claspkit.profiles.errors import CorruptError, shorten
-from claspkit.profiles.intents import DEFAULT_INTENT, INTENT_IDS, merge
+from claspkit.profiles.intents import STANDARD
+from claspkit.profiles.taxonomy import Taxonomy
 
 UNREAD = "!unread"
 """End of a source whose answer could not be read: the label is the default intent with confidence 0."""
@@ -19,8 +20,8 @@ class Label:
     """One routed prompt.
 
     Attributes:
-        intent: id of one of the nine intents.
-        fine: id of one of the 15 fine intents, or None where nobody decided on one.
+        intent: id of one of the classes.
+        fine: id of one of the fine intents, or None where nobody decided on one.
         confidence: in [0, 1]; 0 where nothing spoke for the intent.
         source: who decided: ``teacher:<model>@<revision>``, ``rule:<id>``, ``rule:none``, ``student:<digest>``, or
             ``replay:`` and who did when it was recorded. It ends with UNREAD where a teacher's answer was no use.
@@ -43,8 +44,8 @@ class Label:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Label:
-        """The label written by :meth:`to_dict`.
+    def from_dict(cls, fields: Mapping[str, Any], taxonomy: Taxonomy = STANDARD) -> Label:
+        """The label written by :meth:`to_dict`, of the classes of ``taxonomy``.
 
         Raises:
             CorruptError: names the field that is missing, unknown or wrong.
@@ -54,9 +55,9 @@ class Label:
             odd = ", ".join(sorted(map(str, fields.keys() ^ names)))
             raise CorruptError(f"a label has the wrong fields, look at: {shorten(odd)}")
         intent, fine, confidence = fields["intent"], fields["fine"], fields["confidence"]
-        if intent not in INTENT_IDS:
-            raise CorruptError(f"a label's intent is {shorten(intent)}; there are: {', '.join(INTENT_IDS)}")
-        if fine is not None and not (isinstance(fine, str) and _merges_into(fine, intent)):
+        if intent not in taxonomy.ids:
+            raise CorruptError(f"a label's intent is {shorten(intent)}; there are: {', '.join(taxonomy.ids)}")
+        if fine is not None and not (fine in taxonomy.fine_ids and taxonomy.merge(fine) == intent):
             raise CorruptError(f"a label's fine intent {shorten(fine)} does not belong to {intent!r}")
         if type(confidence) not in {int, float} or not 0 <= confidence <= 1:
             raise CorruptError(f"a label's confidence is {shorten(confidence)}, it must be within 0 and 1")
@@ -65,16 +66,9 @@ class Label:
         return cls(intent, fine, float(confidence), fields["source"], fields["template"])
 
 
-def unread(source: str, template: str) -> Label:
+def unread(source: str, template: str, taxonomy: Taxonomy = STANDARD) -> Label:
     """The label of a prompt whose teacher, ``source``, gave no answer that could be read."""
-    return Label(DEFAULT_INTENT, None, 0.0, source + UNREAD, template)
-
-
-def _merges_into(fine: str, intent: str) -> bool:
-    try:
-        return merge(fine) == intent
-    except KeyError:
-        return False
+    return Label(taxonomy.default, None, 0.0, source + UNREAD, template)
 
 
 def source_counts(labels: Iterable[Label]) -> dict[str, int]:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from claspkit.profiles.errors import MismatchError, UsageError
 from claspkit.profiles.files import read_router_file
+from claspkit.profiles.intents import STANDARD
 from claspkit.profiles.profile import RouterSpec
+from claspkit.profiles.taxonomy import Taxonomy
 
 from .backend_rules import RulesBackend
 from .backends import Backend
@@ -17,7 +19,7 @@ from .rules import RULES_VERSION
 Router = Callable[[Sequence[str]], list[Label]]
 
 
-def make_router(spec: RouterSpec, folder: Path | None) -> Router:
+def make_router(spec: RouterSpec, folder: Path | None, taxonomy: Taxonomy = STANDARD) -> Router:
     """Build the router that a profile names.
 
     The result takes prompts and returns one label each. A label less sure than ``spec.min_confidence`` becomes
@@ -26,13 +28,14 @@ def make_router(spec: RouterSpec, folder: Path | None) -> Router:
     Args:
         spec: the profile's router.
         folder: the profile's folder, where a student's weights lie; rules need none.
+        taxonomy: the profile's, :meth:`~claspkit.profiles.profile.ProfileBody.read_taxonomy`.
 
     Raises:
         MismatchError: the profile was made under rules that this version no longer has.
         UsageError: a student, but no folder was given.
         ProfileError: the student's weights are missing, changed or damaged.
     """
-    backend = _backend(spec, folder)
+    backend = _backend(spec, folder, taxonomy)
 
     def route(prompts: Sequence[str]) -> list[Label]:
         return [_settle(label, spec) for label in backend.label(prompts)]
@@ -40,7 +43,7 @@ def make_router(spec: RouterSpec, folder: Path | None) -> Router:
     return route
 
 
-def _backend(spec: RouterSpec, folder: Path | None) -> Backend:
+def _backend(spec: RouterSpec, folder: Path | None, taxonomy: Taxonomy) -> Backend:
     if spec.kind == "rules":
         if str(spec.rules_version).partition(".")[0] != RULES_VERSION.partition(".")[0]:
             raise MismatchError(
@@ -53,7 +56,7 @@ def _backend(spec: RouterSpec, folder: Path | None) -> Backend:
         raise UsageError(f"the profile's router needs its weights {spec.file!r}: say in which folder the profile lies")
     from .student import StudentBackend
 
-    return StudentBackend.from_bytes(read_router_file(spec, folder))
+    return StudentBackend.from_bytes(read_router_file(spec, folder), taxonomy)
 
 
 def _settle(label: Label, spec: RouterSpec) -> Label:

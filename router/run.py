@@ -8,16 +8,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from claspkit.profiles.canonical import digest
 from claspkit.profiles.errors import CorruptError
-from claspkit.profiles.intents import FINE_INTENTS, taxonomy_digest
 from claspkit.profiles.records import RecordLog
 
-from .backend_rules import rule_label
+from .backend_rules import RuleSet
 from .backends import Backend
 from .labels import Label
 from .prompts import prompt_digest
-from .rules import match
 
 Progress = Callable[[int, int], None]
 
@@ -58,7 +55,7 @@ def label_prompts(
         waiting = [key for key in copies if key not in known]
         done = len(prompts) - sum(copies[key] for key in waiting)
         _tell(progress, done, len(prompts))
-        final = _Final(digests, texts, known, overrides, enough)
+        final = _Final(digests, texts, known, RuleSet(backend.taxonomy) if overrides else None, enough)
         for start in range(0, len(waiting), backend.block):
             if final.advance():
                 break
@@ -82,7 +79,7 @@ class _Final:
         digests: Sequence[str],
         texts: Mapping[str, str],
         known: Mapping[str, Label],
-        overrides: bool,
+        overrides: RuleSet | None,
         enough: Callable[[Label], bool] | None,
     ) -> None:
         self.labels: list[Label] = []
@@ -98,21 +95,16 @@ class _Final:
             if key not in self._known:
                 break
             if key not in self._settled:
-                rule = match(self._texts[key], overriding=True) if self._overrides else None
-                self._settled[key] = rule_label(rule) if rule is not None else self._known[key]
+                rule = self._overrides.find(self._texts[key], overriding=True) if self._overrides else None
+                self._settled[key] = rule or self._known[key]
             self.labels.append(self._settled[key])
             self._full = self._enough is not None and self._enough(self.labels[-1])
         return self._full
 
 
-def taxonomy() -> str:
-    """SHA-256 of the classes and of what is merged into them, as a log's records name it."""
-    return digest([taxonomy_digest(), digest([[item.id, item.intent] for item in FINE_INTENTS])])
-
-
 def _key(backend: Backend) -> dict[str, str]:
     """What must be equal for a recorded label to be used again, beside the prompt."""
-    return {"backend": backend.source, "template": backend.template, "taxonomy": taxonomy()}
+    return {"backend": backend.source, "template": backend.template, "taxonomy": backend.taxonomy.labels_digest}
 
 
 def _known(log: RecordLog, backend: Backend) -> dict[str, Label]:
@@ -121,7 +113,7 @@ def _known(log: RecordLog, backend: Backend) -> dict[str, Label]:
     for number, record in enumerate(log.found, 1):
         if all(record.get(name) == value for name, value in key.items()):
             try:
-                labels[_text(record["prompt"])] = Label.from_dict(record["label"])
+                labels[_text(record["prompt"])] = Label.from_dict(record["label"], backend.taxonomy)
             except (KeyError, AttributeError, CorruptError) as error:
                 raise CorruptError(f"{log.path}, line {number}: {error}. Move the file away to label anew.") from None
     return labels

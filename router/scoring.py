@@ -47,7 +47,7 @@ class Scores:
         macro_f1: mean F1 of the classes that have prompts.
         calibration_error: see :func:`calibration_error`.
         accuracy_at_coverage: accuracy of the surest COVERAGE of the prompts.
-        classes: the nine, in the order of INTENT_IDS.
+        classes: in the order of the taxonomy.
         confusion: row = true class, column = label, counts.
         curve: see :func:`coverage_curve`.
     """
@@ -66,8 +66,8 @@ class Scores:
         return asdict(self)
 
 
-def score(truth: Sequence[str], labels: Sequence[Label]) -> Scores:
-    """Score labels against the true intent ids.
+def score(truth: Sequence[str], labels: Sequence[Label], intents: Sequence[str] = INTENT_IDS) -> Scores:
+    """Score labels against the true intent ids, all of them of ``intents``.
 
     Raises:
         UsageError: no prompts, or counts that differ.
@@ -78,8 +78,8 @@ def score(truth: Sequence[str], labels: Sequence[Label]) -> Scores:
         )
     right = [label.intent == true for true, label in zip(truth, labels, strict=True)]
     sure = [label.confidence for label in labels]
-    confusion = confusion_matrix(truth, [label.intent for label in labels])
-    classes = class_scores(confusion)
+    confusion = confusion_matrix(truth, [label.intent for label in labels], intents)
+    classes = class_scores(confusion, intents)
     present = [item.f1 for item in classes if item.prompts]
     return Scores(
         prompts=len(labels),
@@ -93,19 +93,23 @@ def score(truth: Sequence[str], labels: Sequence[Label]) -> Scores:
     )
 
 
-def confusion_matrix(truth: Sequence[str], given: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """9 x 9 counts: row = true intent, column = given intent, in the order of INTENT_IDS."""
-    size = len(INTENT_IDS)
-    counts = [[0] * size for _ in range(size)]
+def confusion_matrix(
+    truth: Sequence[str], given: Sequence[str], intents: Sequence[str] = INTENT_IDS
+) -> tuple[tuple[int, ...], ...]:
+    """K x K counts: row = true intent, column = given intent, in the order of ``intents``."""
+    places = {intent: number for number, intent in enumerate(intents)}
+    counts = [[0] * len(places) for _ in places]
     for true, label in zip(truth, given, strict=True):
-        counts[INTENT_IDS.index(true)][INTENT_IDS.index(label)] += 1
+        counts[places[true]][places[label]] += 1
     return tuple(tuple(row) for row in counts)
 
 
-def class_scores(confusion: Sequence[Sequence[int]]) -> tuple[ClassScore, ...]:
+def class_scores(
+    confusion: Sequence[Sequence[int]], intents: Sequence[str] = INTENT_IDS
+) -> tuple[ClassScore, ...]:
     """Precision, recall and F1 of each class of a confusion matrix."""
     found = []
-    for number, intent in enumerate(INTENT_IDS):
+    for number, intent in enumerate(intents):
         hit, true, given = confusion[number][number], sum(confusion[number]), sum(row[number] for row in confusion)
         f1 = 2 * hit / (true + given) if true + given else 0.0
         found.append(ClassScore(intent, true, hit / given if given else 0.0, hit / true if true else 0.0, f1))

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from claspkit.profiles.canonical import write_atomic
 from claspkit.profiles.errors import UsageError
-from claspkit.profiles.intents import FINE_INTENTS, INTENT_IDS, merge
+from claspkit.profiles.intents import STANDARD
+from claspkit.profiles.taxonomy import Taxonomy
 
 from .prompts import prompt_digest
 from .scoring import Scores, score, threshold_for
-from .student import FINE_IDS, MAX_BITS, StudentBackend, class_shares, logits, softmax
+from .student import MAX_BITS, StudentBackend, class_shares, logits, merge_matrix, softmax
 from .student_features import Features, Indices, features
 
 HELD_OUT: Final = 10
@@ -65,6 +66,7 @@ def train_student(
     epochs: int = 12,
     rate: float = 0.2,
     bits: int = MAX_BITS,
+    taxonomy: Taxonomy = STANDARD,
 ) -> Trained:
     """Fit a student to labelled prompts; the same input gives the same bytes.
 
@@ -74,6 +76,7 @@ def train_student(
         epochs: passes over the prompts.
         rate: step size.
         bits: 2 ** bits rows of the weight matrix.
+        taxonomy: whose fine intents these are.
 
     Raises:
         UsageError: no prompts, counts that differ, an unknown fine intent, or bits out of range.
@@ -82,44 +85,45 @@ def train_student(
         raise UsageError(
             f"a student needs one fine intent per prompt and at least one: {len(prompts)} and {len(fine_intents)} given"
         )
-    unknown = sorted(set(fine_intents) - set(FINE_IDS))
+    unknown = sorted(set(fine_intents) - set(taxonomy.fine_ids))
     if unknown:
-        raise UsageError(f"unknown fine intents {', '.join(unknown)}; there are: {', '.join(FINE_IDS)}")
+        raise UsageError(f"unknown fine intents {', '.join(unknown)}; there are: {', '.join(taxonomy.fine_ids)}")
     if not 1 <= bits <= MAX_BITS:
         raise UsageError(f"2 ** {bits} rows are impossible; give 1 to {MAX_BITS} bits")
     found = features(prompts, bits)
-    wanted = np.array([FINE_IDS.index(fine) for fine in fine_intents])
+    wanted = np.array([taxonomy.fine_ids.index(fine) for fine in fine_intents])
     held = np.array([int(prompt_digest(prompt)[:8], 16) % HELD_OUT == 0 for prompt in prompts])
     out, rest = np.flatnonzero(held), np.flatnonzero(~held)
+    columns, merge = len(taxonomy.fine_ids), merge_matrix(taxonomy)
     temperature, below, scores = 1.0, None, None
     if len(out) and len(rest):
         part = found.take(rest)
-        weights, bias = _halved(_fit(part, wanted[rest], seed, epochs, rate, bits))
+        weights, bias = _halved(_fit(part, wanted[rest], columns, seed, epochs, rate, bits))
         raw = logits(weights.astype(np.float32), bias.astype(np.float32), found.take(out))
-        truth = np.array([INTENT_IDS.index(merge(fine_intents[index])) for index in out.tolist()])
+        truth = merge.argmax(axis=1)[wanted[out]]
         if len(out) >= ENOUGH:  # a few prompts, all right, would drive it to its limit
-            temperature = fit_temperature(raw, truth)
-        forerunner = StudentBackend(weights, bias, temperature)
+            temperature = fit_temperature(raw, truth, merge)
+        forerunner = StudentBackend(weights, bias, temperature, taxonomy=taxonomy)
         labels = forerunner.label([prompts[index] for index in out.tolist()])
-        names = [INTENT_IDS[number] for number in truth]
-        scores = score(names, labels)
+        names = [taxonomy.ids[number] for number in truth]
+        scores = score(names, labels, taxonomy.ids)
         right = [label.intent == name for label, name in zip(labels, names, strict=True)]
         below = threshold_for(right, [label.confidence for label in labels], WANTED, ENOUGH)
-    weights, bias = _halved(_fit(found, wanted, seed, epochs, rate, bits))
-    student = StudentBackend(weights, bias, temperature, 1.0 if below is None else below)
+    weights, bias = _halved(_fit(found, wanted, columns, seed, epochs, rate, bits))
+    student = StudentBackend(weights, bias, temperature, 1.0 if below is None else below, taxonomy)
     return Trained(student, scores, below is not None)
 
 
-def fit_temperature(raw: Floats, truth: NDArray[np.int64]) -> float:
+def fit_temperature(raw: Floats, truth: NDArray[np.int64], merge: Floats) -> float:
     """The temperature from 0.1 to 10 under which the true classes are likeliest, by golden-section search.
 
     Args:
-        raw: (n, 15) logits. truth: (n,) class numbers.
+        raw: (n, F) logits. truth: (n,) class numbers. merge: (F, K), see :func:`.student.merge_matrix`.
     """
     rows = np.arange(len(truth))
 
     def loss(power: float) -> float:
-        shares = class_shares(softmax((raw / 10**power).astype(np.float32)))[rows, truth]
+        shares = class_shares(softmax((raw / 10**power).astype(np.float32)), merge)[rows, truth]
         return float(-np.log(np.maximum(shares, 1e-12, dtype=np.float64)).mean())
 
     low, high, ratio = -1.0, 1.0, (5**0.5 - 1) / 2
@@ -132,9 +136,11 @@ def fit_temperature(raw: Floats, truth: NDArray[np.int64]) -> float:
     return float(10 ** ((low + high) / 2))
 
 
-def _fit(found: Features, wanted: NDArray[np.int64], seed: int, epochs: int, rate: float, bits: int) -> Floats:
-    """(1 + 2 ** bits, 15) weights; row 0 is the bias, so that one update serves both."""
-    weights = np.zeros((1 + 2**bits, len(FINE_INTENTS)), dtype=np.float32)
+def _fit(
+    found: Features, wanted: NDArray[np.int64], columns: int, seed: int, epochs: int, rate: float, bits: int
+) -> Floats:
+    """(1 + 2 ** bits, columns) weights; row 0 is the bias, so that one update serves both."""
+    weights = np.zeros((1 + 2**bits, columns), dtype=np.float32)
     squares = np.full_like(weights, 1e-8)
     rng = np.random.default_rng(seed)
     for _ in range(epochs):

@@ -47,7 +47,7 @@ class TeacherModel(Backend):
             raise ResourceError(f"{name} does not fit into the memory of {options.device}; {NO_MEMORY}") from error
         except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
             raise UsageError(f"device {options.device!r} cannot be used: {error}. Choose another --device.") from error
-        self._device = device
+        self._device, self.taxonomy = device, options.taxonomy
         self._batch = options.batch_size
         self.block = _BLOCKS * options.batch_size
         self.source = teacher_source(name, options.revision, self._model.config)

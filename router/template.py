@@ -1,27 +1,39 @@
-"""What the teacher is asked: the 15 definitions, one letter each, and the prompt as quoted data."""
+"""What the teacher is asked: definitions and examples, one letter each, and the prompt as quoted data."""
 
 from __future__ import annotations
 
 from functools import cache
+from string import ascii_uppercase
 
 from claspkit.profiles.canonical import digest
-from claspkit.profiles.intents import FINE_INTENTS
+from claspkit.profiles.intents import STANDARD
+from claspkit.profiles.taxonomy import FineIntent, Taxonomy
 
 from .prompts import normalise, window
-
-LETTERS = "ABCDEFGHIJKLMNO"
-"""One answer per fine intent, in the order of FINE_INTENTS."""
 
 _OPEN, _CLOSE = "<<<", ">>>"
 
 
-def instructions() -> str:
+def letters(taxonomy: Taxonomy = STANDARD) -> str:
+    """One answer per fine intent, in their order."""
+    return ascii_uppercase[: len(taxonomy.fine_intents)]
+
+
+def instructions(taxonomy: Taxonomy = STANDARD) -> str:
     """Everything before the prompt; the same for all prompts, so that a model reads it once."""
+    answers = letters(taxonomy)
     listed = "\n".join(
-        f"{letter}. {fine.id.replace('_', ' ')}: {fine.definition}"
-        for letter, fine in zip(LETTERS, FINE_INTENTS, strict=True)
+        f"{letter}. {fine.id.replace('_', ' ')}: {described(fine)}"
+        for letter, fine in zip(answers, taxonomy.fine_intents, strict=True)
     )
-    return framed(listed, f"Reply with one letter from A to {LETTERS[-1]} and nothing else.")
+    return framed(listed, f"Reply with one letter from A to {answers[-1]} and nothing else.")
+
+
+def described(fine: FineIntent) -> str:
+    """Its definition, and its examples if it has any."""
+    if not fine.examples:
+        return fine.definition
+    return f"{fine.definition} For example: {' '.join(fine.examples)}"
 
 
 def framed(kinds: str, ending: str) -> str:
@@ -42,6 +54,7 @@ def quoted(prompt: str) -> str:
 
 
 @cache
-def template_digest() -> str:
+def template_digest(taxonomy: Taxonomy = STANDARD) -> str:
     """SHA-256 of the instructions and the merging: a label made with another template is not reused."""
-    return digest([instructions(), _OPEN, _CLOSE, [[fine.id, fine.intent] for fine in FINE_INTENTS]])
+    merging = [[fine.id, fine.intent] for fine in taxonomy.fine_intents]
+    return digest([instructions(taxonomy), _OPEN, _CLOSE, merging])

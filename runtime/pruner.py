@@ -49,7 +49,7 @@ class Pruned:
         family = find_family(model)
         check_model(profile, describe(model, family, profile.model.id, profile.model.revision))
         self._profile = profile
-        self._route = make_router(profile.router, folder)
+        self._route = make_router(profile.router, folder, profile.read_taxonomy())
         self._reader = PromptReader(processor, family.placeholder_ids(model)) if processor is not None else None
         self._fixed: tuple[str, ...] | str | None = None
         self.intents: tuple[str, ...] = ()

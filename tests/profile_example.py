@@ -61,7 +61,7 @@ def profile_fields() -> dict[str, Any]:
         },
         "budget": BudgetSpec.from_budget(make_budget(192, 576, 32)).model_dump(mode="json"),
         "selection": {"saliency": "text", "features": "aligned", "kmeans_iterations": 5, "tie_tolerance": 1e-6},
-        "classes": [class_fields(intent.id, intent.published_rho) for intent in INTENTS],
+        "classes": [class_fields(intent.id, intent.published_rho or 0.0) for intent in INTENTS],
         "calibration": {
             "datasets": [{"name": "mini", "revision": None, "split": "train", "samples": 18000}],
             "seed": 7,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from claspkit.router.template import LETTERS
+from claspkit.router.template import letters
 
 
 @dataclass
@@ -69,7 +69,7 @@ def cut_short(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
 
 def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
     """A well-behaved server: every prompt is about counting, whichever way it is asked."""
-    letter = LETTERS[8]
+    letter = letters()[8]
     found = scored({letter: -0.5}) if asked.body.get("logprobs") else wrote('{"intent": "object_counting"}')
     send_json(found)(handler, asked)
 

@@ -23,7 +23,7 @@ from claspkit.calib.progress import Reporter
 from claspkit.calib.samples import Sample, Source, make_sample, sample_order
 from claspkit.profiles.canonical import canonical_json, digest, write_atomic
 from claspkit.profiles.errors import BadDataError, MismatchError, UsageError
-from claspkit.profiles.intents import FINE_INTENTS, INTENT_IDS
+from claspkit.profiles.intents import FINE_INTENTS, INTENT_IDS, STANDARD
 from claspkit.profiles.records import read_records
 from claspkit.router.backends import Backend, make_backend
 from claspkit.router.labels import UNREAD, Label
@@ -60,7 +60,7 @@ def numbered(intents: Sequence[int], copies: int) -> list[Sample]:
 
 def label_in_memory(config: RunConfig, samples: Sequence[Sample]) -> dict[str, Label]:
     """The stage without a log."""
-    return label_samples(config, Access(), samples, None, lambda done, total: None)
+    return label_samples(config, Access(), STANDARD, samples, None, lambda done, total: None)
 
 
 @settings(max_examples=60, deadline=None)

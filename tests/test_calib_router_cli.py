@@ -102,8 +102,8 @@ def test_a_run_teaches_what_its_labeller_decided(tmp_path: Path) -> None:
     prompts = ["How many cats?", "Tell me a story.", "What color is it?", "How many cats?", "Why?"]
     log = run_with_labels(tmp_path, prompts, 4)
     assert read_labelled(log) == [
-        Labelled("How many cats?", "object_counting"),
-        Labelled("What color is it?", "visual_attribute"),
+        Labelled("How many cats?", "object_counting", "counting"),
+        Labelled("What color is it?", "visual_attribute", "attribute"),
     ]
     with pytest.raises(UsageError, match="no parts"):
         read_labelled(log, "test")

@@ -86,8 +86,8 @@ def test_a_row_is_cleaned_on_its_way_in() -> None:
         ({"scorer": "multiple_choice@1"}, "no answer can score"),
         ({"scorer": "bleu@1"}, "scorer 'bleu@1' is none of exact_match@1"),
         ({"scorer": ["exact_match@1"]}, "is none of"),
-        ({"intent_hint": "colour"}, "intent 'colour' is none of object, attribute"),
-        ({"intent_hint": 3}, "intent 3 is none of"),
+        ({"intent_hint": "Colour"}, "intent 'Colour' is no id: small letters"),
+        ({"intent_hint": 3}, "intent 3 is no id"),
         ({"image_sha256": "abc"}, "a picture needs a path and a sha256"),
     ],
 )

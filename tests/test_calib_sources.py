@@ -289,7 +289,7 @@ BAD_ROWS: dict[str, tuple[object, str]] = {
     "answers text": ({"image": "0.png", "prompt": "x", "answers": "y"}, "answers must be a list of texts"),
     "choices": (row(choices=["a", "b"]), "should name one of the choices"),
     "scorer": (row(scorer="best@1"), "scorer 'best@1' is none of"),
-    "intent": (row(intent="fun"), "intent 'fun' is none of"),
+    "intent": (row(intent="for fun"), "intent 'for fun' is no id"),
     "outside": (row(image="../secret.png"), "outside the image root"),
     "link": (row(image="link.png"), "outside the image root"),
     "missing file": (row(image="9.png"), "picture '9.png': no such file"),

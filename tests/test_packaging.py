@@ -140,7 +140,8 @@ def test_the_wheel_carries_the_rooms_and_nothing_else(wheel: Path) -> None:
     shipped = {*package_files(), *(ROOT / MAPPING[name] / "py.typed" for name in TOP_PACKAGES)}
     for name, folder in MAPPING.items():
         inside = [path for path in (ROOT / folder).iterdir() if path.is_file()]
-        shipped |= {path for path in inside if path.suffix in {".json", ".safetensors"} or name in DATA_PACKAGES}
+        data = {".json", ".safetensors", ".toml"}
+        shipped |= {path for path in inside if path.suffix in data or name in DATA_PACKAGES}
     expected = {path.relative_to(ROOT).as_posix() for path in shipped}
     assert {name.removeprefix("claspkit/") for name in names} == expected
 

@@ -29,7 +29,7 @@ from claspkit.router.http_json import JsonClient, Patience
 from claspkit.router.labels import UNREAD
 from claspkit.router.prompts import window
 from claspkit.router.run import label_prompts
-from claspkit.router.template import LETTERS, instructions, quoted, template_digest
+from claspkit.router.template import instructions, letters, quoted, template_digest
 from claspkit.router.threads import in_order
 
 SECRET = "sk-very-secret-0123456789"
@@ -197,7 +197,7 @@ def test_many_requests_are_under_way_and_order_is_kept(server: Server) -> None:
     def act(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
         together.wait()
         number = int(content(asked).rpartition("<<<")[2].strip("<>"))
-        send_json(scored({LETTERS[number]: -0.1}))(handler, asked)
+        send_json(scored({letters()[number]: -0.1}))(handler, asked)
 
     server.otherwise = act
     asking = backend(server, threads=4)

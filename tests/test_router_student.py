@@ -13,11 +13,11 @@ from router_examples import FINE_EXAMPLES
 from safetensors.numpy import save
 
 from claspkit.profiles.errors import ProfileError, UsageError
-from claspkit.profiles.intents import FINE_INTENTS, INTENT_IDS, merge
+from claspkit.profiles.intents import FINE_INTENTS, INTENT_IDS, STANDARD, merge
 from claspkit.router.backends import BackendOptions, make_backend
 from claspkit.router.labels import Label
 from claspkit.router.scoring import score
-from claspkit.router.student import SHIPPED, StudentBackend, class_shares, logits, read_student, softmax
+from claspkit.router.student import SHIPPED, StudentBackend, class_shares, logits, merge_matrix, read_student, softmax
 from claspkit.router.student_features import MAX_LETTERS, MAX_WORDS, features
 from claspkit.router.student_training import fit_temperature, train_student
 
@@ -291,10 +291,11 @@ def test_the_temperature_is_found_again() -> None:
     """Classes drawn from softmax(logits) want temperature 1, and three times the logits want 3."""
     rng = np.random.default_rng(0)
     raw = rng.normal(size=(20_000, 15)).astype(np.float32)
-    shares = class_shares(softmax(raw))
+    matrix = merge_matrix(STANDARD)
+    shares = class_shares(softmax(raw), matrix)
     truth = (shares.cumsum(axis=1) < rng.random((len(raw), 1))).sum(axis=1).clip(max=8)
-    assert fit_temperature(raw, truth) == pytest.approx(1, abs=0.05)
-    assert fit_temperature(raw * 3, truth) == pytest.approx(3, abs=0.15)
+    assert fit_temperature(raw, truth, matrix) == pytest.approx(1, abs=0.05)
+    assert fit_temperature(raw * 3, truth, matrix) == pytest.approx(3, abs=0.15)
 
 
 def test_logits_are_the_mean_rows_by_hand() -> None:

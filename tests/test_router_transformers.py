@@ -13,7 +13,7 @@ from claspkit.profiles.intents import FINE_INTENTS, merge
 from claspkit.router.backend_transformers import TransformersBackend
 from claspkit.router.backends import BackendOptions, make_backend
 from claspkit.router.prompts import normalise
-from claspkit.router.template import LETTERS, instructions, quoted, template_digest
+from claspkit.router.template import instructions, letters, quoted, template_digest
 
 PROMPTS = [
     "",
@@ -70,7 +70,7 @@ def test_confidences_are_the_softmax_of_the_letters_in_an_ordinary_forward(
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
-    letters = [tokenizer.encode(letter, add_special_tokens=False)[0] for letter in LETTERS]
+    answers = [tokenizer.encode(letter, add_special_tokens=False)[0] for letter in letters()]
     for prompt in PROMPTS[:5]:
         rendered: Any = tokenizer.apply_chat_template(
             [{"role": "user", "content": instructions() + quoted(prompt)}],
@@ -81,7 +81,7 @@ def test_confidences_are_the_softmax_of_the_letters_in_an_ordinary_forward(
         assert rendered.endswith("</think>\n\n")
         ids = torch.tensor([tokenizer(rendered, add_special_tokens=False)["input_ids"]])
         with torch.inference_mode():
-            shares = model(ids).logits[0, -1, letters].double().softmax(-1)
+            shares = model(ids).logits[0, -1, answers].double().softmax(-1)
         label = backend.label([prompt])[0]
         assert label.fine == FINE_INTENTS[int(shares.argmax())].id
         assert label.confidence == pytest.approx(float(shares.max()), abs=1e-4)
