@@ -45,3 +45,25 @@ def test_the_student_is_timed_and_scored(monkeypatch: pytest.MonkeyPatch, capsys
     assert rows[7]["value"] < rows[3]["value"]
     with pytest.raises(SystemExit):
         student.parse(["--repeats", "1"])
+
+
+def test_the_share_of_the_flop_limit_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a shape of few weights; the bar is for a GPU, so a CPU neither keeps nor breaks it."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    flops = import_module("router_flops")
+    tiny = dict.fromkeys(("hidden_size", "intermediate_size"), 16) | {
+        "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "vocab_size": 500,
+    }  # fmt: skip
+    monkeypatch.setitem(flops.SHAPES, "small", tiny)
+    monkeypatch.setitem(flops.SIDE, "cpu", 64)
+    flops.main(["--prompts", "3", "--repeats", "2", "--json"])
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert len(rows) == 5
+    assert rows[-1]["bar"] == ">= 0.4 on a GPU"
+    assert rows[-1]["holds"] is None
+    assert rows[-1]["value"] > 0
+    # Two tokens after three: each weight of a layer per token, attention to 4 and 5 tokens, one output row.
+    weights = 16 * 16 * 2 + 16 * 8 * 2 + 3 * 16 * 16
+    assert flops.label_flops(tiny, 3, [2]) == 2 * (2 * 2 * weights + 4 * 16 * (4 + 5)) + 2 * 16 * 500
