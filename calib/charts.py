@@ -71,8 +71,8 @@ def curve_chart(row: dict[str, Any], styles: Mapping[str, int], default: str) ->
     """
     curves: Curves = {name: line for name, line in row["curves"].items() if line}
     scores = [score for line in curves.values() for _, score in line]
-    low, high = _score_range(scores)
-    ends = _spread({name: _y(line[-1][1], low, high) for name, line in curves.items()})
+    low, high = score_range(scores)
+    ends = spread({name: _y(line[-1][1], low, high) for name, line in curves.items()}, _TOP, _BOTTOM)
     lines = "".join(_line(name, line, styles[name], low, high, ends[name]) for name, line in curves.items())
     marks = _ring(curves, default, "default", low, high)
     if row["tested"] is not None and row["tested"] != default:
@@ -102,7 +102,7 @@ def _curve_numbers(name: str, curves: Curves) -> str:
     )
 
 
-def _score_range(scores: Sequence[float]) -> tuple[float, float]:
+def score_range(scores: Sequence[float]) -> tuple[float, float]:
     """A range around the scores, inside 0..1 and never narrower than :data:`_MIN_RANGE`."""
     low, high = min(scores), max(scores)
     room = max((_MIN_RANGE - (high - low)) / 2, 0.08 * (high - low), 0.004)
@@ -114,7 +114,7 @@ def _score_range(scores: Sequence[float]) -> tuple[float, float]:
     return max(low, 0.0), high
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """Three to six round numbers inside the range."""
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
@@ -132,9 +132,9 @@ def _y(score: float, low: float, high: float) -> float:
 
 def _axes(low: float, high: float) -> str:
     parts = []
-    ticks = _ticks(low, high)
-    digits = 0 if all(abs(100 * tick - round(100 * tick)) < 1e-6 for tick in ticks) else 1
-    for tick in ticks:
+    marks = ticks(low, high)
+    digits = 0 if all(abs(100 * tick - round(100 * tick)) < 1e-6 for tick in marks) else 1
+    for tick in marks:
         y = _y(tick, low, high)
         parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{_RIGHT}"/>')
         parts.append(
@@ -162,9 +162,9 @@ def _line(name: str, line: Sequence[Sequence[float]], style: int, low: float, hi
     last = places[-1]
     return (
         f'<g class="{colour}"><path class="line" stroke-dasharray="{dash or "none"}" d="{path}"/>'
-        + "".join(f'<path class="mark" d="{_marker(shape, x, y)}"/>' for x, y in places)
+        + "".join(f'<path class="mark" d="{marker(shape, x, y)}"/>' for x, y in places)
         + f'<path class="lead" d="M{last[0] + 5:.1f} {last[1]:.1f}L{_RIGHT + 9} {label_y:.1f}"/>'
-        + f'<path class="mark" d="{_marker(shape, _RIGHT + 14, label_y)}"/>'
+        + f'<path class="mark" d="{marker(shape, _RIGHT + 14, label_y)}"/>'
         + f'<text class="name" x="{_RIGHT + 21}" y="{label_y + 4:.1f}">{esc(_short(name))}</text></g>'
     )
 
@@ -173,7 +173,7 @@ def _short(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
-def _marker(shape: str, x: float, y: float, r: float = 3.2) -> str:
+def marker(shape: str, x: float, y: float, r: float = 3.2) -> str:
     """Path data of a marker centred on (x, y)."""
     corners = {
         "square": ((-1, -1), (1, -1), (1, 1), (-1, 1)),
@@ -200,7 +200,7 @@ def _ring(curves: Curves, candidate: str, kind: str, low: float, high: float) ->
     words = max(y - 13, _TOP - 5) if above else y + 20
     anchor = "end" if place[0] > 0.85 else "start" if place[0] < 0.15 else "middle"
     return (
-        f'<path class="ring" d="{_marker("circle" if kind == "default" else "diamond", x, y, 7.5)}"/>'
+        f'<path class="ring" d="{marker("circle" if kind == "default" else "diamond", x, y, 7.5)}"/>'
         f'<text class="ringname" x="{x:.1f}" y="{words:.1f}" text-anchor="{anchor}">{kind}</text>'
     )
 
@@ -210,15 +210,15 @@ def _find(curves: Curves, candidate: str) -> tuple[float, float] | None:
     return next(((rho, score) for rho, score in curves.get(name, ()) if f"{name}/{rho:g}" == candidate), None)
 
 
-def _spread(wanted: Mapping[str, float], gap: float = 14.0) -> dict[str, float]:
-    """Heights for the lines' names: near where the lines end, at least ``gap`` apart, inside the plot if they fit."""
+def spread(wanted: Mapping[str, float], top: float, bottom: float, gap: float = 14.0) -> dict[str, float]:
+    """Heights for names: near the ``wanted`` ones, at least ``gap`` apart, from ``top`` to ``bottom`` if they fit."""
     order = sorted(wanted, key=lambda name: wanted[name])
-    gap = min(gap, (_BOTTOM - _TOP) / len(order))
+    gap = min(gap, (bottom - top) / len(order))
     places = [wanted[name] for name in order]
     for index in range(1, len(places)):
         places[index] = max(places[index], places[index - 1] + gap)
-    if places and places[-1] > _BOTTOM:
-        places[-1] = _BOTTOM
+    if places and places[-1] > bottom:
+        places[-1] = bottom
         for index in range(len(places) - 2, -1, -1):
             places[index] = min(places[index], places[index + 1] - gap)
     return dict(zip(order, places, strict=True))
@@ -243,7 +243,7 @@ def difference_chart(rows: Sequence[dict[str, Any]]) -> str:
     parts = [
         f'<path class="{"axis" if abs(tick) < 1e-12 else "grid"}" d="M{place(tick):.1f} 8V{bottom}"/>'
         f'<text class="tick" x="{place(tick):.1f}" y="{bottom + 16}" text-anchor="middle">{_signed(tick)}</text>'
-        for tick in (round(tick, 6) for tick in _ticks(low, high))
+        for tick in (round(tick, 6) for tick in ticks(low, high))
     ]
     for number, row in enumerate(tested):
         y, taken = 8 + step * (number + 0.5), outcome(row) == CHANGED
@@ -252,7 +252,7 @@ def difference_chart(rows: Sequence[dict[str, Any]]) -> str:
             f'<path class="whisker {"taken" if taken else "kept"}" '
             f'd="M{place(row["ci_low"]):.1f} {y - 4:.1f}v8m0 -4H{place(row["ci_high"]):.1f}m0 -4v8"/>'
             f'<path class="dot {"taken" if taken else "kept"}" '
-            f'd="{_marker("square" if taken else "circle", place(row["difference"]), y, 5)}"/>'
+            f'd="{marker("square" if taken else "circle", place(row["difference"]), y, 5)}"/>'
         )
     parts.append(
         f'<text class="tick" x="{(left + right) / 2:g}" y="{bottom + 34}" text-anchor="middle">'

@@ -19,6 +19,7 @@ from .cli_look import doctor, export, inspect, plan, report
 from .cli_router import router_app
 from .cli_stages import calibrate, stage_command
 from .cli_store import store_app
+from .cli_study import study
 from .cli_use import route, run
 
 INTERRUPTED = 130
@@ -42,6 +43,7 @@ app.command()(report)
 app.command()(export)
 app.command()(run)
 app.command()(route)
+router_app.command()(study)
 app.add_typer(router_app, name="router")
 app.command()(doctor)
 

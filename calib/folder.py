@@ -70,6 +70,11 @@ class RunFolder:
         return self.root / "ledger.jsonl"
 
     @property
+    def study(self) -> Path:
+        """Scores that the study of routing errors needed beyond the ledger's."""
+        return self.root / "study.jsonl"
+
+    @property
     def profile(self) -> Path:
         """The result."""
         return self.root / "profile" / "profile.json"

@@ -30,6 +30,7 @@ from claspkit.router.labels import Label
 from claspkit.runtime.inputs import processor_sha256
 from claspkit.runtime.models import LoadedModel, load_model
 
+from .classes import take_classes
 from .config import RunConfig, lock
 from .evaluator import Evaluator
 from .features import Cached, fill_cache
@@ -40,7 +41,7 @@ from .outcome import Findings, Outcome, finish
 from .plan_cache import check_dtype, choose_layers
 from .progress import Reporter, steps
 from .rejects import leave_out
-from .samples import Sample, sample_order, split_holdout
+from .samples import Sample
 from .schedule import describe_budget, run_budget
 from .search import MIN_SAMPLES, ClassData, Search, decide
 from .sources import LoadResult, SourceOptions, open_source
@@ -218,17 +219,14 @@ class Pipeline:
         return labels
 
     def _classes(self, samples: Sequence[Sample], labels: dict[str, Label]) -> list[ClassData]:
-        """Take ``per_class`` samples of every class in hash order, and split each by picture."""
-        classes = []
-        for intent in self.taxonomy.ids:
-            mine = [s for s in samples if s.uid in labels and labels[s.uid].intent == intent]
-            taken = sample_order(mine, self.config.seed)[: self.config.per_class]
-            search, holdout = split_holdout(taken, self.config.seed, self.config.holdout)
-            classes.append(ClassData(intent, tuple(search), tuple(holdout)))
-            if len(taken) < self.config.per_class:
+        """The samples of every class; a class that is short of them is told."""
+        classes = take_classes(samples, labels, self.taxonomy.ids, self.config)
+        for data in classes:
+            taken = len(data.search) + len(data.holdout)
+            if taken < self.config.per_class:
                 self.report.warn(
-                    f"class {intent!r} has {len(taken)} samples, {self.config.per_class} were asked for"
-                    + ("; it keeps the default" if min(len(search), len(holdout)) < MIN_SAMPLES else "")
+                    f"class {data.intent!r} has {taken} samples, {self.config.per_class} were asked for"
+                    + ("; it keeps the default" if min(len(data.search), len(data.holdout)) < MIN_SAMPLES else "")
                 )
         return classes
 
@@ -300,12 +298,14 @@ def _start_over(folder: RunFolder) -> None:
         folder.rejects,
         folder.labels,
         folder.ledger,
+        folder.study,
         folder.report,
         folder.summary,
     )
     stores = (folder.features, *folder.left_by_workers)
+    logs = (folder.rejects, folder.labels, folder.ledger, folder.study, *(store / MANIFEST for store in stores))
     with ExitStack() as held:
-        for log in (folder.rejects, folder.labels, folder.ledger, *(store / MANIFEST for store in stores)):
+        for log in logs:
             held.enter_context(hold_lock(log))
         for path in files:
             path.unlink(missing_ok=True)

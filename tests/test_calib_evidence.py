@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claspkit.calib.evidence import compare, holm
+from claspkit.calib.evidence import RESAMPLES, compare, holm, interval_of
 
 scores = st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=40)
 
@@ -45,6 +46,20 @@ def test_a_configuration_is_not_better_than_itself(values: list[float]) -> None:
     """No difference: p = 1 and an interval of zero width."""
     found = compare(values, values, [str(i) for i in range(len(values))], seed=0)
     assert (found.difference, found.ci_low, found.ci_high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("pictures", [1, 7, 40])
+def test_drawing_in_blocks_changes_no_interval(pictures: int) -> None:
+    """The interval of pictures of unequal size equals that of all draws made at once."""
+    random = np.random.default_rng(3)
+    groups = [f"{number % pictures}" for number in random.integers(0, 1000, 97)]
+    differences = random.normal(size=97)
+    names = list(dict.fromkeys(groups))
+    sums = np.array([differences[[g == name for g in groups]].sum() for name in names])
+    sizes = np.array([groups.count(name) for name in names])
+    draws = np.random.default_rng(5).integers(0, len(names), size=(RESAMPLES, len(names)))
+    wanted = np.quantile(sums[draws].sum(axis=1) / sizes[draws].sum(axis=1), [0.025, 0.975])
+    assert interval_of(differences, groups, 5) == pytest.approx(tuple(wanted), abs=1e-12)
 
 
 def test_bad_input_is_refused() -> None:

@@ -1,0 +1,89 @@
+"""``claspkit router study``: what routing errors cost a finished calibration."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from claspkit.profiles.canonical import write_atomic
+from claspkit.profiles.errors import UsageError
+from claspkit.router.backends import BACKENDS, BackendOptions
+
+from .cli_stages import RouterAnswers, RouterConcurrency, RouterEndpoint, RouterKeyEnv, RouterMode, RouterModel
+from .finished import read_finished
+from .labelling import Access
+from .progress import Reporter
+from .study import CONFIGS, SEEDS, check_study, route_holdout
+from .study import study as make_study
+from .study_chart import render
+from .study_table import print_study
+
+
+def study(
+    run: Annotated[Path, typer.Argument(help="Run folder of a finished calibration.")],
+    router: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Routers to compare, several times, of: {', '.join(BACKENDS)}; default: rules, student."),
+    ] = None,
+    configs: Annotated[
+        str, typer.Option(help=f"Configurations of the classes, one of: {', '.join(CONFIGS)}.")
+    ] = "profile",
+    out: Annotated[Path | None, typer.Option(help="Picture to write: FILE.svg, or FILE.html with the table.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Draws of who is hit by an error.")] = SEEDS,
+    router_model: RouterModel = None,
+    router_mode: RouterMode = "logits",
+    router_endpoint: RouterEndpoint = None,
+    router_key_env: RouterKeyEnv = None,
+    router_concurrency: RouterConcurrency = Access.concurrency,
+    router_answers: RouterAnswers = None,
+    device: Annotated[str, typer.Option(help="Torch device of a labelling model.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Say what routing errors cost: prompts sent to the default class, to a random wrong one, or by another router.
+
+    Scores every holdout sample under every class's configuration, once; RUN/study.jsonl keeps what the run's ledger
+    does not have. Each way of routing is then looked up in that table.
+
+    Examples:
+
+      claspkit router study runs/mini --configs winners --out study.html
+
+      claspkit router study runs/mini --router student --router replay --router-answers runs/other/labels.jsonl
+    """
+    if out is not None and out.suffix not in (".html", ".svg"):
+        raise UsageError(f"--out {out} is neither a .svg nor a .html file")
+    if out is not None and not out.parent.is_dir():
+        raise UsageError(f"--out {out}: there is no folder {out.parent}")
+    options = BackendOptions(
+        model=router_model,
+        device=device,
+        mode=router_mode,
+        endpoint=router_endpoint,
+        key_variable=router_key_env,
+        concurrency=router_concurrency,
+        answers=Path(router_answers) if router_answers else None,
+    )
+    names = router or ["rules", "student"]
+    check_study(names, options, configs)
+    report = Reporter(quiet=as_json)
+    finished = read_finished(run)
+    routed = route_holdout(finished, names, replace(options, taxonomy=finished.taxonomy), report)
+    found = make_study(finished, routed, configs, seeds, report)
+    if out is not None:
+        try:
+            write_atomic(out, render(found, out.suffix).encode())
+        except OSError as error:
+            raise UsageError(
+                f"{out} cannot be written ({error.strerror}); give --out a file in a folder that is"
+            ) from None
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        print_study(found, Console())
+        if out is not None:
+            typer.echo(f"written to {out}", err=True)

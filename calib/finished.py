@@ -1,0 +1,169 @@
+"""A finished calibration, opened again as it was: its samples by class, its scores, its profile. Loads no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from claspkit.profiles.errors import MismatchError, UsageError
+from claspkit.profiles.files import read_profile
+from claspkit.profiles.intents import open_taxonomy
+from claspkit.profiles.profile import Profile
+from claspkit.profiles.taxonomy import Taxonomy
+from claspkit.router.backend_replay import ReplayBackend
+from claspkit.router.backends import BackendOptions
+from claspkit.router.labels import Label
+from claspkit.router.run import label_prompts
+
+from .classes import take_classes
+from .command import command_of
+from .config import RunConfig, read_lock
+from .folder import RunFolder, read_samples
+from .ledger import HOLDOUT, SEARCH, UNPRUNED, Ledger
+from .rejects import leave_out, read_rejects
+from .samples import Sample
+from .search import ClassData
+from .space import RHO_GRID, Candidate, Space, make_space
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a calibration left, checked against its own profile.
+
+    Attributes:
+        folder: where it lies.
+        facts: what it was locked with.
+        config: what was asked, out of these facts.
+        profile: the result.
+        taxonomy: its classes, with the rules of a user's own.
+        classes: the samples used, in the profile's order of classes.
+        space: the candidates.
+        ledger: all scores, open for reading.
+    """
+
+    folder: RunFolder
+    facts: dict[str, Any]
+    config: RunConfig
+    profile: Profile
+    taxonomy: Taxonomy
+    classes: Sequence[ClassData]
+    space: Space
+    ledger: Ledger
+
+    @property
+    def command(self) -> str:
+        """The command that resumes the run."""
+        return command_of(self.facts, self.folder.root)
+
+    def decided(self) -> dict[str, Candidate]:
+        """Class -> the configuration that its profile has."""
+        return {
+            spec.intent: self._candidate(f"{spec.prototype}/{spec.rho:g}", spec.layers) for spec in self.profile.classes
+        }
+
+    def winners(self) -> dict[str, Candidate]:
+        """Class -> the best configuration of its search split, whether the holdout agreed or not.
+
+        A class that was not searched has the default.
+        """
+        return {data.intent: self._winner(data.intent) for data in self.classes}
+
+    def blocks(self, data: ClassData) -> list[Sequence[Sample]]:
+        """A class's holdout in the blocks that the search scored; a score depends on its block's make-up."""
+        size = self.config.block_size
+        return [data.holdout[start : start + size] for start in range(0, len(data.holdout), size)]
+
+    def _winner(self, intent: str) -> Candidate:
+        # The search scores its winner, the default and the stock model on the holdout, and nothing else.
+        held = {entry.candidate for entry in self.ledger.entries() if (entry.split, entry.intent) == (HOLDOUT, intent)}
+        others = sorted(held - {self.space.default.id, UNPRUNED})
+        if not others:
+            return self.space.default
+        return self.space.find(max(others, key=lambda name: sum(self.ledger.scores(SEARCH, intent, name))))
+
+    def _candidate(self, name: str, layers: Sequence[int]) -> Candidate:
+        found = next((candidate for candidate in self.space.candidates if candidate.id == name), None)
+        if found is None or found.prototype.layers != tuple(layers):
+            raise MismatchError(
+                f"the profile in {self.folder.profile} has the configuration {name} on layers {list(layers)}, which "
+                f"this version of claspkit does not search. Calibrate again: {self.command} --fresh"
+            )
+        return found
+
+
+def read_finished(root: Path) -> FinishedRun:
+    """Open a run folder whose calibration has ended.
+
+    Raises:
+        UsageError: the run is not finished; the text holds the command that continues it.
+        MismatchError: samples, labels or scores are not those that the profile was made from.
+        CorruptError: no run, or a damaged file.
+    """
+    folder, facts = RunFolder(root), read_lock(root)
+    if not (folder.profile.exists() and folder.summary.exists()):
+        raise UsageError(f"{root} is not finished, there is no profile yet. Continue it: {command_of(facts, root)}")
+    profile = read_profile(folder.profile)
+    config = _config(facts)
+    space = make_space(profile.model.default_layer, config.rhos or RHO_GRID)
+    if space.sha256 != facts["space"]:
+        raise MismatchError(
+            f"{root} was searched over other configurations than this version of claspkit has. Calibrate again: "
+            f"{command_of(facts, root)} --fresh"
+        )
+    data = read_samples(folder)
+    taxonomy = _taxonomy(folder, profile)
+    classes = take_classes(data.samples, _labels(config, folder, data.samples, taxonomy), taxonomy.ids, config)
+    classes, _ = leave_out(read_rejects(folder), classes, data)
+    run = FinishedRun(folder, facts, config, profile, taxonomy, classes, space, Ledger.read(folder.ledger))
+    _check(run)
+    return run
+
+
+def _config(facts: dict[str, Any]) -> RunConfig:
+    """The lock's facts as they were asked for; JSON made lists of tuples."""
+    names = {field.name for field in fields(RunConfig)}
+    asked = {name: value for name, value in facts.items() if name in names}
+    pairs = {name: tuple(tuple(pair) for pair in asked[name]) for name in ("columns", "stages")}
+    return RunConfig(**{**asked, **pairs, "rhos": tuple(asked["rhos"])})
+
+
+def _taxonomy(folder: RunFolder, profile: Profile) -> Taxonomy:
+    found = open_taxonomy(folder.taxonomy if folder.taxonomy.exists() else None)
+    if found.labels_digest != profile.read_taxonomy().labels_digest:
+        raise MismatchError(
+            f"the profile in {folder.profile} has other classes than {folder.taxonomy}, or this is absent"
+        )
+    return found
+
+
+def _labels(
+    config: RunConfig, folder: RunFolder, samples: Sequence[Sample], taxonomy: Taxonomy
+) -> dict[str, Label]:
+    """Sample uid -> label, out of the log: whoever labelled need not be there any more."""
+    recorded = ReplayBackend(BackendOptions(answers=folder.labels, taxonomy=taxonomy))
+    labelled = [sample for sample in samples if recorded.answer(sample.prompt) is not None]
+    prompts = [sample.prompt for sample in labelled]
+    labels = label_prompts(prompts, recorded, None, overrides=config.router != "rules")
+    return {sample.uid: label for sample, label in zip(labelled, labels, strict=True)}
+
+
+def _check(run: FinishedRun) -> None:
+    """Compare what was put together with what the profile says about itself."""
+    odd = [
+        spec.intent
+        for spec, data in zip(run.profile.classes, run.classes, strict=True)
+        if (spec.n_search, spec.n_holdout) != (len(data.search), len(data.holdout))
+    ]
+    if not odd and run.ledger.sha256 == run.profile.calibration.ledger_sha256:
+        for data in run.classes:
+            for number, block in enumerate(run.blocks(data)):
+                uids = [sample.uid for sample in block]
+                run.ledger.get(HOLDOUT, data.intent, run.space.default.id, number, uids)
+        return
+    what = f"its classes {', '.join(odd)} have other samples" if odd else "the ledger holds other scores"
+    raise MismatchError(
+        f"{run.folder.root} changed since its profile was made: {what}. Run the calibration to its end again: "
+        f"{run.command}, or with --fresh from the start"
+    )
