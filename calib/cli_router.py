@@ -12,12 +12,14 @@ from rich.console import Console
 from claspkit.profiles.canonical import write_atomic
 from claspkit.profiles.errors import UsageError
 from claspkit.profiles.intents import open_taxonomy
-from claspkit.router.backends import BACKENDS, BackendOptions, make_backend
-from claspkit.router.scoring import score
+from claspkit.router.backends import BACKENDS
+from claspkit.router.scoring import rejection, score
 from claspkit.router.student_training import WANTED, train_student
 
+from .cli_backend import RouterDevice, make_named
 from .cli_stages import RouterAnswers, RouterEndpoint, RouterKeyEnv, RouterMode, RouterModel, TaxonomyFile
-from .labelled import read_labelled
+from .labelled import is_run_log, read_labelled
+from .picture_scores import write_picture
 from .table_scores import print_scores
 
 router_app = typer.Typer(help="Score routers on labelled prompts, and train a student.", no_args_is_help=True)
@@ -37,32 +39,39 @@ def evaluate(
     router_key_env: RouterKeyEnv = None,
     router_answers: RouterAnswers = None,
     taxonomy: TaxonomyFile = None,
-    device: Annotated[str, typer.Option(help="Torch device of the labelling model.")] = "cpu",
+    device: RouterDevice = "cpu",
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw confusion and accuracy by coverage into this .svg or .html file.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare a router's classes with known ones: accuracy, F1, confusion, calibration, accuracy by coverage.
 
+    Of a run's label log that is agreement with its labeller, not accuracy.
+
     Example:
 
-      claspkit router eval router/reference/prompts.jsonl --part test --router student
+      claspkit router eval router/reference/prompts.jsonl --part test --picture student.svg
     """
     classes = open_taxonomy(taxonomy)
     known = read_labelled(file, part, classes)
-    options = BackendOptions(
-        model=router_model,
-        device=device,
-        mode=router_mode,
-        endpoint=router_endpoint,
-        key_variable=router_key_env,
-        answers=Path(router_answers) if router_answers else None,
-        taxonomy=classes,
+    backend = make_named(
+        router, router_model, router_mode, router_endpoint, router_key_env, router_answers, device, classes
     )
-    backend = make_backend(router, options)
-    found = score([row.intent for row in known], backend.label([row.prompt for row in known]), classes.ids)
+    truth, labels = [row.intent for row in known], backend.label([row.prompt for row in known])
+    found = score(truth, labels, classes.ids)
+    rejected = rejection(truth, labels, backend.reject_below, classes.default)
+    taught = is_run_log(file)
+    word = "agreement" if taught else "accuracy"
+    where = str(file) if part is None else f"{file}, part {part}"
+    title = f"{backend.source} against the labels of {where}" if taught else f"{backend.source} on {where}"
+    if picture is not None:
+        write_picture(picture, found, rejected, title, word)
     if as_json:
-        typer.echo(json.dumps({"router": backend.source, **found.to_dict()}))
+        measured = {"router": backend.source, "measure": word, "rejection": rejected.to_dict()}
+        typer.echo(json.dumps({**measured, **found.to_dict()}))
     else:
-        print_scores(found, f"{backend.source} on {file}", Console())
+        print_scores(found, title, Console(), rejected, word)
 
 
 @router_app.command()

@@ -77,6 +77,13 @@ TaxonomyFile = Annotated[
 LabelUntilFull = Annotated[
     bool, typer.Option("--label-until-full", help="Label only until every class has --per-class samples.")
 ]
+ProfileRouter = Annotated[
+    str,
+    typer.Option(
+        help="Router of the profile: auto (rules if they labelled, else whatever agrees best with the labels), rules, "
+        "or student."
+    ),
+]
 Rho = Annotated[
     list[float] | None,
     typer.Option("--rho", min=0.0, max=1.0, help="Split ratio to try, several times; default: tenths."),
@@ -128,6 +135,7 @@ def stage_command(until: str) -> Callable[..., None]:
         router_answers: RouterAnswers = None,
         taxonomy: TaxonomyFile = None,
         label_until_full: LabelUntilFull = False,
+        profile_router: ProfileRouter = "auto",
         rho: Rho = None,
         strategy: StrategyOption = "exhaustive",
         holdout: Holdout = 0.5,
@@ -163,6 +171,7 @@ def stage_command(until: str) -> Callable[..., None]:
             router_answers=router_answers,
             taxonomy=None if taxonomy is None else str(taxonomy),
             label_until_full=label_until_full,
+            profile_router=profile_router,
             rhos=tuple(sorted(set(rho or []))),
             strategy=strategy,
             holdout=holdout,

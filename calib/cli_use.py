@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from claspkit.profiles.budget import Stage
 from claspkit.profiles.files import read_profile
 from claspkit.profiles.intents import INTENT_IDS, open_taxonomy
-from claspkit.router.backends import BACKENDS, BackendOptions, make_backend
-from claspkit.router.route import make_router
+from claspkit.router.backends import BACKENDS
+from claspkit.router.labels import settle
+from claspkit.router.route import router_backend
 from claspkit.runtime.models import load_model
 
 from .apply import ask, draw
+from .cli_backend import RouterDevice, make_named
 from .cli_stages import RouterAnswers, RouterEndpoint, RouterKeyEnv, RouterMode, RouterModel, TaxonomyFile
 from .images import open_image
+from .table_scores import print_routes
 
 ProfileOption = Annotated[Path, typer.Option("--profile", help="profile.json, or the folder that holds it.")]
 
@@ -76,16 +80,28 @@ def route(
     backend: Annotated[
         str, typer.Option("--backend", "--router", help=f"Without a profile, one of: {', '.join(BACKENDS)}.")
     ] = "student",
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="A label less sure than this becomes the default class; default: what the profile says, what the "
+            "student's own file says, 0 for other routers.",
+        ),
+    ] = None,
     router_model: RouterModel = None,
     router_mode: RouterMode = "logits",
     router_endpoint: RouterEndpoint = None,
     router_key_env: RouterKeyEnv = None,
     router_answers: RouterAnswers = None,
     taxonomy: TaxonomyFile = None,
-    device: Annotated[str, typer.Option(help="Torch device of the labelling model.")] = "cpu",
+    device: RouterDevice = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per prompt instead of columns.")] = False,
 ) -> None:
     """Read prompts from stdin, one a line, and print the class of each.
+
+    The columns are the class, how sure the router is of its answer, the class it answered where that was too unsure (-
+    elsewhere), who decided, and the prompt.
 
     Example:
 
@@ -95,21 +111,19 @@ def route(
     if profile is not None:
         sealed = read_profile(profile)
         folder = profile if profile.is_dir() else profile.parent
-        labels = make_router(sealed.router, folder, sealed.read_taxonomy())(prompts)
+        router = router_backend(sealed.router, folder, sealed.read_taxonomy())
+        least, fallback = sealed.router.min_confidence, sealed.router.fallback
     else:
-        options = BackendOptions(
-            model=router_model,
-            device=device,
-            mode=router_mode,
-            endpoint=router_endpoint,
-            key_variable=router_key_env,
-            answers=Path(router_answers) if router_answers else None,
-            taxonomy=open_taxonomy(taxonomy),
+        classes = open_taxonomy(taxonomy)
+        router = make_named(
+            backend, router_model, router_mode, router_endpoint, router_key_env, router_answers, device, classes
         )
-        labels = make_backend(backend, options).label(prompts)
-    for number, (prompt, label) in enumerate(zip(prompts, labels, strict=True)):
-        if as_json:
-            found = {"intent": label.intent, "confidence": label.confidence, "source": label.source}
-            typer.echo(json.dumps({"id": number, **found}))
-        else:
-            typer.echo(f"{label.intent:<10} {label.confidence:.2f}  {label.source:<20} {prompt}")
+        least, fallback = router.reject_below, classes.default
+    raw = router.label(prompts)
+    labels = [settle(label, least if min_confidence is None else min_confidence, fallback) for label in raw]
+    if as_json:
+        for number, (label, answered) in enumerate(zip(labels, raw, strict=True)):
+            fields = {"id": number, "intent": label.intent, "raw_intent": answered.intent}
+            typer.echo(json.dumps({**fields, "confidence": label.confidence, "source": label.source}))
+    else:
+        print_routes(prompts, raw, labels, Console())

@@ -9,6 +9,7 @@ from typing import Any
 
 from claspkit.profiles.canonical import canonical_json, digest, strict_loads, write_atomic
 from claspkit.profiles.errors import CorruptError, MismatchError
+from claspkit.router.endpoint import check_endpoint
 
 FORMAT = "clasp-run"
 VERSION = 1
@@ -38,6 +39,7 @@ class RunConfig:
         router_answers: file of recorded answers; None for other backends.
         taxonomy: file of classes and fine intents; None for the standard ones.
         label_until_full: label in hash order only until every class has its samples.
+        profile_router: what goes into the profile, one of ``claspkit.calib.profile_router.CHOICES``.
         rhos: split ratios tried; empty for tenths.
         strategy: search strategy.
         holdout: share of every class's pictures that only the final decision sees.
@@ -68,6 +70,7 @@ class RunConfig:
     router_answers: str | None = None
     taxonomy: str | None = None
     label_until_full: bool = False
+    profile_router: str = "auto"
     rhos: tuple[float, ...] = ()
     strategy: str = "exhaustive"
     holdout: float = 0.5
@@ -94,6 +97,7 @@ _LATER = {
         "router_answers",
         "taxonomy",
         "label_until_full",
+        "profile_router",
     )
 }
 """Options that came after the first locks were written, with their defaults."""
@@ -147,7 +151,13 @@ def read_lock(folder: Path) -> dict[str, Any]:
         raise CorruptError(f"{path} is damaged ({error}); run again with --fresh to start over") from error
     if not intact:
         raise CorruptError(f"{path} does not match its own digest; run again with --fresh to start over")
-    return _LATER | facts
+    return _tidy(_LATER | facts)
+
+
+def _tidy(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a lock; older ones hold the endpoint as it was typed."""
+    endpoint = facts["router_endpoint"]
+    return facts if endpoint is None else {**facts, "router_endpoint": check_endpoint(endpoint)}
 
 
 def _show(facts: dict[str, Any], name: str) -> str:

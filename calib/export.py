@@ -13,7 +13,7 @@ import torch
 from claspkit.profiles.canonical import sha256_hex, write_atomic
 from claspkit.profiles.errors import UsageError
 from claspkit.profiles.files import FILE_NAME, check_model, read_profile, read_router_file
-from claspkit.profiles.profile import ClassSpec, Profile
+from claspkit.profiles.profile import ClassSpec, Profile, RouterSpec
 from claspkit.runtime.fold import fold_class
 from claspkit.runtime.models import LoadedModel, load_model, resolve_model
 
@@ -150,13 +150,16 @@ def _card(profile: Profile) -> str:
         f"{budget.mean_tokens_entering:.1f} entering).",
         "",
         "```python",
+        *(["from pathlib import Path", ""] if profile.router.file else []),
         "from claspkit.profiles import read_profile",
         "from claspkit.runtime import prune",
         "",
         'profile = read_profile("profile.json")',
-        "with prune(model, profile, prompts=[question]):",
+        f"with prune(model, profile, prompts=[question]{', folder=Path()' if profile.router.file else ''}):",
         "    model.generate(**inputs)",
         "```",
+        "",
+        _router_line(profile.router),
         "",
         "| class | layers | rho | decision | holdout samples | default score | difference of the tested candidate |",
         "|---|---|---|---|---|---|---|",
@@ -171,6 +174,16 @@ def _card(profile: Profile) -> str:
             f"| {spec.intent} | {layers} | {spec.rho:g} | {spec.decision} | {spec.n_holdout} | {default} | {shown} |"
         )
     return "\n".join([*lines, ""])
+
+
+def _router_line(router: RouterSpec) -> str:
+    """What gives a prompt its class, and where the folder of that is needed."""
+    if router.file is None:
+        return f"Prompts are routed by rules, version {router.rules_version}."
+    return (
+        f"Prompts are routed by the student in `{router.file}`, which stays beside `profile.json`; `folder` says "
+        f"where. A label less sure than {router.min_confidence:.3f} becomes `{router.fallback}`."
+    )
 
 
 def _folded_card(profile: Profile, spec: ClassSpec, config: Any) -> str:

@@ -53,6 +53,11 @@ def read_labelled(path: Path, part: str | None = None, taxonomy: Taxonomy = STAN
     return found
 
 
+def is_run_log(path: Path) -> bool:
+    """Whether a file that :func:`read_labelled` takes is a run's label log: what labellers said, which may be wrong."""
+    return is_log(path.read_bytes())
+
+
 def _from_lines(data: bytes, path: Path, part: str | None, taxonomy: Taxonomy) -> list[Labelled]:
     found = []
     for number, row in answer_rows(data, path):

@@ -11,6 +11,7 @@ from claspkit.profiles.canonical import sha256_hex
 from claspkit.profiles.taxonomy import Taxonomy
 from claspkit.router.backend_replay import read_answers
 from claspkit.router.backends import HEAVY, BackendOptions, make_backend
+from claspkit.router.endpoint import check_endpoint
 from claspkit.router.labels import Label
 from claspkit.router.run import Progress, label_prompts
 
@@ -59,13 +60,16 @@ def check_router(config: RunConfig, access: Access, taxonomy: Taxonomy) -> None:
 
 
 def router_facts(config: RunConfig, taxonomy: Taxonomy) -> dict[str, str]:
-    """What decides labels beside the configuration: digests of the recorded answers, of the student, of the taxonomy.
+    """What decides labels beside the configuration, or in another form: digests of recorded answers, student, taxonomy;
+    an endpoint as it is asked, so that another spelling of it is no other run.
 
     Raises:
         UsageError: the file of answers or the student cannot be read.
         ProfileError: the student's file holds none.
     """
     facts = {} if config.taxonomy is None else {"taxonomy_sha256": taxonomy.sha256}
+    if config.router_endpoint is not None:
+        facts["router_endpoint"] = check_endpoint(config.router_endpoint)
     if config.router == "student":
         student = make_backend(config.router, BackendOptions(model=config.router_model, taxonomy=taxonomy))
         facts["router_student_sha256"] = student.template

@@ -18,7 +18,6 @@ from claspkit.profiles.profile import BudgetSpec, ModelSpec, Profile, seal
 from claspkit.profiles.profile_intents import intent_specs
 from claspkit.profiles.taxonomy import Intent, Taxonomy
 from claspkit.router.labels import Label
-from claspkit.router.rules import RULES_VERSION
 from claspkit.runtime.families import FamilyFacts
 from claspkit.runtime.plan import SALIENCY
 from claspkit.runtime.selection import ITERATIONS, TIE_TOLERANCE
@@ -27,6 +26,7 @@ from .config import RunConfig
 from .folder import RunFolder
 from .ledger import SEARCH, Ledger
 from .plan import TEXT_TOKENS, decoder_flops
+from .profile_router import ProfileRouter, drop_weights, put_weights
 from .report import render_report
 from .search import ClassData, Verdict
 from .sources import LoadResult
@@ -50,6 +50,7 @@ class Findings:
         classes: the samples used.
         verdicts: one per class, in the classes' order.
         ledger: all scores.
+        router: what the profile routes by.
         facts: the decoder's sizes, for counting FLOPs.
         pictures: unique pictures encoded.
         seconds: wall clock per stage of this invocation.
@@ -65,6 +66,7 @@ class Findings:
     classes: Sequence[ClassData]
     verdicts: Sequence[Verdict]
     ledger: Ledger
+    router: ProfileRouter
     facts: FamilyFacts
     pictures: int
     seconds: dict[str, float]
@@ -82,7 +84,9 @@ def finish(findings: Findings, folder: RunFolder) -> Outcome:
     """Write profile, summary and report."""
     profile = build_profile(findings)
     folder.profile.parent.mkdir(exist_ok=True)
+    put_weights(findings.router, folder.profile)
     write_profile(profile, folder.profile)
+    drop_weights(findings.router, folder.profile)
     summary = summarise(findings, profile)
     write_atomic(folder.summary, json.dumps(summary, indent=1).encode())
     write_atomic(folder.report, render_report(summary).encode())
@@ -99,14 +103,7 @@ def build_profile(findings: Findings) -> Profile:
             "taxonomy": findings.taxonomy.digest,
             "intents": intent_specs(findings.taxonomy),
             "model": findings.spec.model_dump(),
-            "router": {
-                "kind": "rules",
-                "rules_version": RULES_VERSION,
-                "file": None,
-                "sha256": None,
-                "min_confidence": 0.5,
-                "fallback": findings.taxonomy.default,
-            },
+            "router": findings.router.spec,
             "budget": BudgetSpec.from_budget(findings.budget, findings.facts.scaling).model_dump(mode="json"),
             "selection": {
                 "saliency": SALIENCY,
@@ -181,6 +178,7 @@ def summarise(findings: Findings, profile: Profile) -> dict[str, Any]:
             for row in zip(findings.taxonomy.intents, findings.classes, findings.verdicts, strict=True)
         ],
         "labels": profile.calibration.label_sources,
+        "router": findings.router.facts,
         "datasets": findings.data.datasets,
         "quarantine": [{"where": row.where, "reason": row.reason} for row in findings.data.quarantine],
         "cost": {

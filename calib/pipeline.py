@@ -39,6 +39,7 @@ from .labelling import Access, check_router, label_samples, router_facts, tell_l
 from .ledger import Ledger
 from .outcome import Findings, Outcome, finish
 from .plan_cache import check_dtype, choose_layers
+from .profile_router import check_choice, choose_router
 from .progress import Reporter, steps
 from .rejects import leave_out
 from .samples import Sample
@@ -47,6 +48,7 @@ from .search import MIN_SAMPLES, ClassData, Search, decide
 from .sources import LoadResult, SourceOptions, open_source
 from .space import RHO_GRID, Candidate, Space, make_space
 from .strategies import STRATEGIES
+from .table import router_words
 
 T = TypeVar("T")
 
@@ -139,6 +141,9 @@ class Pipeline:
                 winners = self._search(loaded, cached.store, budget, space, classes, ledger)
             if last < STAGES.index("profile"):
                 return None
+            with times.stage("router"):
+                router = choose_router(self.config, data.samples, labels, self.taxonomy)
+            self.report.say(f"router: {router_words(router.facts)}")
             verdicts = decide(classes, winners, space, ledger, self.config.seed)
             findings = Findings(
                 config=self.config,
@@ -151,6 +156,7 @@ class Pipeline:
                 classes=classes,
                 verdicts=verdicts,
                 ledger=ledger,
+                router=router,
                 facts=loaded.family.facts(loaded.model),
                 pictures=cached.pictures,
                 seconds=times.seconds,
@@ -165,6 +171,7 @@ class Pipeline:
         config = self.config
         _one_of("--strategy", config.strategy, STRATEGIES)
         _one_of("--router", config.router, BACKENDS)
+        check_choice(config.profile_router, self.taxonomy)
         check_router(config, access, self.taxonomy)
         dtype = _one_of("--dtype", config.dtype, DTYPES) if config.dtype else None
         check_dtype(config.cache_dtype)

@@ -19,6 +19,8 @@ from rich.progress import (
 LINE_SECONDS = 10.0
 """Plain lines come at most this often: a log file stays readable."""
 
+_MOMENT = 1e-6  # seconds; nothing is divided by less
+
 Advance = Callable[[int], None]
 
 
@@ -84,17 +86,45 @@ class Reporter:
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn(unit),
+                TextColumn("{task.fields[rate]}"),
                 TextColumn("{task.fields[detail]}"),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
             )
             with Progress(*columns, console=self.console) as live:
-                task = live.add_task(name, total=total, detail=detail())
-                yield lambda count: live.update(task, advance=count, detail=detail())
+                pace = _Pace()
+                task = live.add_task(name, total=total, detail=detail(), rate="")
+
+                def advance(count: int) -> None:
+                    live.update(task, advance=count, detail=detail(), rate=f"{pace.step(count):.1f} a second")
+
+                yield advance
         else:
             lines = _Lines(self.say, name, total, unit, detail)
             yield lines.advance
             lines.end()
+
+
+class _Pace:
+    """Units a second.
+
+    Before the first step a model may have been loaded, and the first step may be what an earlier run did. So from the
+    second step on only what came after the first counts.
+    """
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._first: float | None = None
+        self._since = 0
+
+    def step(self, count: int) -> float:
+        """Count units that are done by now; returns the pace."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now
+            return count / max(now - self._start, _MOMENT)
+        self._since += count
+        return self._since / max(now - self._first, _MOMENT)
 
 
 class _Lines:
@@ -103,13 +133,14 @@ class _Lines:
     def __init__(self, say: Callable[[str], None], name: str, total: int, unit: str, detail: Callable[[], str]) -> None:
         self._say, self._name, self._total, self._unit, self._detail = say, name, total, unit, detail
         self._done = 0
+        self._pace = _Pace()
         self._start = self._last = time.monotonic()
 
     def advance(self, count: int) -> None:
         self._done += count
+        rate = self._pace.step(count)
         if time.monotonic() - self._last >= LINE_SECONDS:
             self._last = time.monotonic()
-            rate = self._done / (self._last - self._start)
             left = (self._total - self._done) / rate if rate else 0.0
             self._say(
                 f"{self._name}: {self._done} / {self._total} {self._unit}{self._more()}, {rate:.1f} a second, "

@@ -11,7 +11,7 @@ from string import Template
 from typing import Any
 
 from .charts import curve_chart, data_table, difference_chart, esc, heat_map, line_styles
-from .table import CHANGED, KEPT, headline, holdout_means, interval, outcome, percent
+from .table import CHANGED, KEPT, headline, holdout_means, interval, outcome, percent, router_words
 
 QUARANTINE_SHOWN = 100
 """Quarantined rows listed; the others are counted."""
@@ -198,6 +198,27 @@ def _data(summary: Summary) -> str:
     return "".join(parts)
 
 
+def _router(summary: Summary) -> str:
+    facts = summary.get("router")
+    if facts is None:
+        return "<p>This run is of a version that did not say how it chose the router; the profile names it.</p>"
+    shown = (
+        (
+            row["name"],
+            f"{row['min_confidence']:.3f}",
+            *(percent(row[key], _MISSING) for key in ("agreement", "coverage", "accepted_agreement")),
+        )
+        for row in facts["candidates"]
+    )
+    header = ["router", "rejects below", "agreement", "accepted", "agreement of the accepted"]
+    compared = _count(facts["compared"], "prompt")
+    return (
+        f"<p>{esc(router_words(facts))}.</p>"
+        + _facts({"Why": f"{facts['chosen']}: {facts['why']}", "Different prompts labelled": facts["prompts"]})
+        + data_table(f"Routers against the labels of {compared}, percent; rejected is default", header, shown)
+    )
+
+
 def _cost(summary: Summary) -> str:
     cost = summary["cost"]
     seconds = cost["seconds"]
@@ -237,6 +258,7 @@ _SECTIONS: dict[str, tuple[str, Callable[[Summary], str]]] = {
     "weights": ("Fusion weights", _weights),
     "budget": ("Budget", _budget),
     "data": ("Data", _data),
+    "router": ("Router", _router),
     "cost": ("Cost", _cost),
     "provenance": ("Provenance", _provenance),
 }

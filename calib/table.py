@@ -17,6 +17,12 @@ CHANGED, KEPT, TOO_FEW = "changed", "kept", "too few"
 """The three outcomes of a class: a new configuration, the default after a search, the default without one."""
 
 _STYLES = {CHANGED: "bold green", KEPT: "", TOO_FEW: "yellow"}
+_ROUTERS = {
+    "labeller": "the student that labelled",
+    "distilled": "a student of this run's labels",
+    "shipped": "the shipped student",
+    "rules": "the rules",
+}
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _NATURAL_WIDTH = 1000  # wider than any table here: what it would take if nobody squeezed it
 
@@ -91,6 +97,17 @@ def _why_none(rows: list[dict[str, Any]]) -> str:
     return "the default was the best on the search split wherever a search was run"
 
 
+def router_words(facts: dict[str, Any]) -> str:
+    """The profile's router in one line: who it is, and how it does on the run's labels."""
+    named = f"{_ROUTERS.get(facts['chosen'], clean(facts['chosen']))} ({clean(facts['source'])})"
+    if facts["agreement"] is None:
+        return f"{named}: no label to compare with"
+    return (
+        f"{named}: agrees with {percent(facts['agreement'])} % of {facts['compared']} labels, accepting "
+        f"{percent(facts['coverage'])} % at {facts['min_confidence']:.3f}"
+    )
+
+
 def summary_table(summary: dict[str, Any]) -> Table:
     """One row per class; 80 columns wide up to 999 samples a split, never more than 100 with shipped names."""
     table = Table(box=None, padding=(0, 1), pad_edge=False)
@@ -141,6 +158,8 @@ def print_summary(
     )
     for line in _remarks(summary):
         _say(console, line)
+    if "router" in summary:  # not in one of an earlier version
+        _say(console, f"Router: {router_words(summary['router'])}.")
     console.print()
     _say(console, f"profile  {clean(profile)}", soft_wrap=True)
     if report is not None:

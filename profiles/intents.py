@@ -21,6 +21,11 @@ def open_taxonomy(path: Path | str | None) -> Taxonomy:
     return STANDARD if path is None else read_taxonomy(Path(path))
 
 
+def is_standard(taxonomy: Taxonomy) -> bool:
+    """Whether claspkit's own rules and student route by it: the standard merging, without rules of a user's."""
+    return not taxonomy.rules and taxonomy.labels_digest == STANDARD.labels_digest
+
+
 def merge(fine_id: str) -> str:
     """The standard intent id that a fine intent belongs to; KeyError for an unknown one."""
     return STANDARD.merge(fine_id)

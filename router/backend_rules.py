@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from claspkit.profiles.errors import UsageError
-from claspkit.profiles.intents import STANDARD
+from claspkit.profiles.intents import STANDARD, is_standard
 from claspkit.profiles.taxonomy import Taxonomy
 
 from .backends import Backend
@@ -29,8 +29,7 @@ class RuleSet:
     """
 
     def __init__(self, taxonomy: Taxonomy = STANDARD) -> None:
-        standard = not taxonomy.rules and taxonomy.labels_digest == STANDARD.labels_digest
-        self._own = None if standard else PhraseMatcher(taxonomy)
+        self._own = None if is_standard(taxonomy) else PhraseMatcher(taxonomy)
         self.template = self._own.template if self._own else rules_digest()
 
     def find(self, prompt: str, *, overriding: bool = False) -> Label | None:
@@ -54,7 +53,7 @@ class RulesBackend(Backend):
     """
 
     def __init__(self, taxonomy: Taxonomy = STANDARD) -> None:
-        if not taxonomy.rules and taxonomy.labels_digest != STANDARD.labels_digest:
+        if not taxonomy.rules and not is_standard(taxonomy):
             raise UsageError(
                 f"the taxonomy {taxonomy.name!r} has no rules to label by: give it [[rule]] tables, or choose another "
                 "--router, for example transformers"

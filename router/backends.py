@@ -66,12 +66,15 @@ class Backend(ABC):
         template: digest of what it works by.
         block: prompts per call of :meth:`label` after which a run is put on disk.
         taxonomy: what it labels with.
+        reject_below: the confidence below which its labels are better replaced by the default class; it does not do so
+            itself.
     """
 
     source: str
     template: str
     block: int
     taxonomy: Taxonomy = STANDARD
+    reject_below: float = 0.0
 
     @abstractmethod
     def label(self, prompts: Sequence[str]) -> list[Label]:

@@ -71,6 +71,16 @@ def unread(source: str, template: str, taxonomy: Taxonomy = STANDARD) -> Label:
     return Label(taxonomy.default, None, 0.0, source + UNREAD, template)
 
 
+def settle(label: Label, min_confidence: float, fallback: str) -> Label:
+    """The label, or ``fallback`` in its place if it is less sure than ``min_confidence``.
+
+    The default costs little where a wrong class costs much. Confidence, source and template stay.
+    """
+    if label.confidence >= min_confidence:
+        return label
+    return Label(fallback, None, label.confidence, label.source, label.template)
+
+
 def source_counts(labels: Iterable[Label]) -> dict[str, int]:
     """How many labels each source gave, sorted by source."""
     return dict(sorted(Counter(label.source for label in labels).items()))

@@ -13,7 +13,7 @@ from claspkit.profiles.taxonomy import Taxonomy
 
 from .backend_rules import RulesBackend
 from .backends import Backend
-from .labels import Label
+from .labels import Label, settle
 from .rules import RULES_VERSION
 
 Router = Callable[[Sequence[str]], list[Label]]
@@ -22,8 +22,8 @@ Router = Callable[[Sequence[str]], list[Label]]
 def make_router(spec: RouterSpec, folder: Path | None, taxonomy: Taxonomy = STANDARD) -> Router:
     """Build the router that a profile names.
 
-    The result takes prompts and returns one label each. A label less sure than ``spec.min_confidence`` becomes
-    ``spec.fallback``: the default costs little where a wrong class costs much. It keeps confidence and source.
+    The result takes prompts and returns one label each; of one less sure than ``spec.min_confidence``, the class is
+    ``spec.fallback`` (:func:`.labels.settle`).
 
     Args:
         spec: the profile's router.
@@ -35,15 +35,16 @@ def make_router(spec: RouterSpec, folder: Path | None, taxonomy: Taxonomy = STAN
         UsageError: a student, but no folder was given.
         ProfileError: the student's weights are missing, changed or damaged.
     """
-    backend = _backend(spec, folder, taxonomy)
+    backend = router_backend(spec, folder, taxonomy)
 
     def route(prompts: Sequence[str]) -> list[Label]:
-        return [_settle(label, spec) for label in backend.label(prompts)]
+        return [settle(label, spec.min_confidence, spec.fallback) for label in backend.label(prompts)]
 
     return route
 
 
-def _backend(spec: RouterSpec, folder: Path | None, taxonomy: Taxonomy) -> Backend:
+def router_backend(spec: RouterSpec, folder: Path | None, taxonomy: Taxonomy = STANDARD) -> Backend:
+    """Who labels for :func:`make_router`, before anything is rejected; same arguments and errors."""
     if spec.kind == "rules":
         if str(spec.rules_version).partition(".")[0] != RULES_VERSION.partition(".")[0]:
             raise MismatchError(
@@ -57,9 +58,3 @@ def _backend(spec: RouterSpec, folder: Path | None, taxonomy: Taxonomy) -> Backe
     from .student import StudentBackend
 
     return StudentBackend.from_bytes(read_router_file(spec, folder), taxonomy)
-
-
-def _settle(label: Label, spec: RouterSpec) -> Label:
-    if label.confidence >= spec.min_confidence:
-        return label
-    return Label(spec.fallback, None, label.confidence, label.source, label.template)

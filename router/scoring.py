@@ -9,9 +9,9 @@ from math import ceil
 from typing import Any
 
 from claspkit.profiles.errors import UsageError
-from claspkit.profiles.intents import INTENT_IDS
+from claspkit.profiles.intents import DEFAULT_INTENT, INTENT_IDS
 
-from .labels import Label
+from .labels import Label, settle
 
 BINS = 15
 COVERAGE = 0.85
@@ -66,16 +66,34 @@ class Scores:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Rejection:
+    """What comes of labels when those less sure than a threshold become the default class.
+
+    Attributes:
+        threshold: it.
+        coverage: share of labels that are accepted.
+        accepted_accuracy: share of right ones among these; None where none is accepted.
+        accuracy: share of right ones among all, the rejected ones being default.
+    """
+
+    threshold: float
+    coverage: float
+    accepted_accuracy: float | None
+    accuracy: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as plain JSON values."""
+        return asdict(self)
+
+
 def score(truth: Sequence[str], labels: Sequence[Label], intents: Sequence[str] = INTENT_IDS) -> Scores:
     """Score labels against the true intent ids, all of them of ``intents``.
 
     Raises:
         UsageError: no prompts, or counts that differ.
     """
-    if not labels or len(truth) != len(labels):
-        raise UsageError(
-            f"scoring needs one true intent per label and at least one: {len(truth)} and {len(labels)} given"
-        )
+    _check(truth, labels)
     right = [label.intent == true for true, label in zip(truth, labels, strict=True)]
     sure = [label.confidence for label in labels]
     confusion = confusion_matrix(truth, [label.intent for label in labels], intents)
@@ -90,6 +108,26 @@ def score(truth: Sequence[str], labels: Sequence[Label], intents: Sequence[str] 
         classes=classes,
         confusion=confusion,
         curve=coverage_curve(right, sure),
+    )
+
+
+def rejection(
+    truth: Sequence[str], labels: Sequence[Label], threshold: float, default: str = DEFAULT_INTENT
+) -> Rejection:
+    """Reject labels below ``threshold`` as a profile's router does, and compare with the true intent ids.
+
+    Raises:
+        UsageError: no labels, or counts that differ.
+    """
+    _check(truth, labels)
+    pairs = list(zip(truth, labels, strict=True))
+    accepted = [label.intent == true for true, label in pairs if label.confidence >= threshold]
+    right = sum(settle(label, threshold, default).intent == true for true, label in pairs)
+    return Rejection(
+        threshold=threshold,
+        coverage=len(accepted) / len(pairs),
+        accepted_accuracy=sum(accepted) / len(accepted) if accepted else None,
+        accuracy=right / len(pairs),
     )
 
 
@@ -170,3 +208,10 @@ def threshold_for(right: Sequence[bool], sure: Sequence[float], accuracy: float,
     share = (at_least - 0.5) / max(len(sure), 1)
     curve = coverage_curve(right, sure)
     return min((value for value, covered, reached in curve if reached >= accuracy and covered > share), default=None)
+
+
+def _check(truth: Sequence[str], labels: Sequence[Label]) -> None:
+    if not labels or len(truth) != len(labels):
+        raise UsageError(
+            f"scoring needs one true intent per label and at least one: {len(truth)} and {len(labels)} given"
+        )

@@ -57,6 +57,7 @@ class StudentBackend(Backend):
         taxonomy: Taxonomy = STANDARD,
     ) -> None:
         self.taxonomy, self._merge = taxonomy, merge_matrix(taxonomy)
+        self._members = [np.flatnonzero(column).tolist() for column in self._merge.T]  # fine intents of each class
         self._stored: dict[str, NDArray[Any]] = {
             "weights": weights,
             "bias": bias,
@@ -76,6 +77,8 @@ class StudentBackend(Backend):
 
     def label(self, prompts: Sequence[str]) -> list[Label]:
         """One label per prompt: the likeliest intent, the likeliest fine intent of it, the intent's probability."""
+        if len(prompts) == 1:
+            return [self._label_one(prompts[0])]
         labels: list[Label] = []
         ids, kinds = self.taxonomy.ids, self.taxonomy.fine_ids
         for start in range(0, len(prompts), _CHUNK):
@@ -89,6 +92,15 @@ class StudentBackend(Backend):
                 for intent, kind, share in zip(best.tolist(), fine.tolist(), sure.tolist(), strict=True)
             ]
         return labels
+
+    def _label_one(self, prompt: str) -> Label:
+        """The same for one prompt, without the arrays that many need: this is what every request waits for."""
+        shares = self._shares([prompt])
+        classes: list[float] = class_shares(shares, self._merge)[0].tolist()
+        sure = max(classes)
+        best, kinds = classes.index(sure), shares[0].tolist()
+        fine = max(self._members[best], key=kinds.__getitem__)
+        return Label(self.taxonomy.ids[best], self.taxonomy.fine_ids[fine], min(sure, 1.0), self.source, self.template)
 
     def _shares(self, prompts: Sequence[str]) -> Floats:
         return softmax(logits(self._weights, self._bias, features(prompts, self._bits)) / np.float32(self.temperature))

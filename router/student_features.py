@@ -34,6 +34,8 @@ _SKIP = (np.uint64(0x165667B19E3779F9), np.uint64(0xD6E8FEB86659FD93))
 _TRIPLE = (np.uint64(0xA0761D6478BD642F), np.uint64(0xE7037ED1A0B428DB))
 _FIRST = np.uint64(0x8EBC6AF09C88C6E3)
 _BEGINNING = np.uint64(0xD6E8FEB86659FD93)
+_ALL = 2**64 - 1
+_ONLY = np.zeros(1, dtype=np.int64)
 
 Indices = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
@@ -60,6 +62,9 @@ class Features:
 
     def sums(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """(prompts, columns) float32: each prompt's rows of ``values`` (buckets, columns), summed."""
+        if len(self.counts) == 1 and len(self.rows):  # what follows, without what only several prompts need
+            alone: NDArray[np.float32] = np.add.reduceat(values.take(self.rows, axis=0), _ONLY, axis=0)
+            return alone
         total = np.zeros((len(self.counts), values.shape[1]), dtype=np.float32)
         some = self.counts > 0
         if some.any():
@@ -72,6 +77,8 @@ def features(prompts: Sequence[str], bits: int) -> Features:
     """The features of prompts, hashed to 2 ** ``bits`` rows. A prompt's do not depend on the prompts beside it."""
     found = [_WORD.findall(question(normalise(prompt)))[:MAX_WORDS] for prompt in prompts]
     known = [_hashes(word[:MAX_LETTERS]) for words in found for word in words]
+    if len(prompts) == 1:
+        return _alone(known, bits)
     lengths = np.array([len(words) for words in found], dtype=np.int64)
     owner = np.repeat(np.arange(len(prompts)), lengths)
     place = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
@@ -96,8 +103,21 @@ def features(prompts: Sequence[str], bits: int) -> Features:
     rows = np.concatenate([hashes for hashes, _ in parts])
     owners = np.concatenate([whose for _, whose in parts])
     order = np.argsort(owners, kind="stable")
-    rows = ((rows * _SPREAD) >> np.uint64(64 - bits)).astype(np.int64)
+    rows = _spread(rows, bits)
     return Features(rows[order], np.bincount(owners, minlength=len(prompts)).astype(np.int64))
+
+
+def _alone(known: Sequence[tuple[int, bytes]], bits: int) -> Features:
+    """The features of one prompt with these words; for so few, whole numbers of Python are faster than arrays."""
+    words = [item[0] for item in known]
+    pairs = _joined_each(words, words[1:], _PAIR)
+    triples = _joined_each(pairs, words[2:], _TRIPLE)
+    rest = pairs + _joined_each(words, words[2:], _SKIP) + triples
+    rest += [(word * int(_FIRST) + place) & _ALL for place, word in enumerate(words[:2], 1)]
+    rest += [(triple * int(_BEGINNING)) & _ALL for triple in triples[:1]]
+    groups = np.frombuffer(b"".join([item[1] for item in known]), dtype=_CHECKSUM)
+    hashes = np.concatenate((np.array(words, np.uint64), groups, np.array(rest, np.uint64)), dtype=np.uint64)
+    return Features(_spread(hashes, bits), np.array([len(hashes)], dtype=np.int64))
 
 
 @lru_cache(maxsize=_KNOWN_WORDS)
@@ -112,3 +132,14 @@ def _hashes(word: str) -> tuple[int, bytes]:
 def _joined(left: Hashes, right: Hashes, factors: tuple[Any, Any]) -> Hashes:
     joined: Hashes = left * factors[0] + right * factors[1]
     return joined
+
+
+def _joined_each(left: Sequence[int], right: Sequence[int], factors: tuple[Any, Any]) -> list[int]:
+    """:func:`_joined` of the pairs there are, the shorter list ending it."""
+    one, other = int(factors[0]), int(factors[1])
+    return [(a * one + b * other) & _ALL for a, b in zip(left, right, strict=False)]
+
+
+def _spread(hashes: Hashes, bits: int) -> Indices:
+    rows: Indices = ((hashes * _SPREAD) >> np.uint64(64 - bits)).astype(np.int64)
+    return rows

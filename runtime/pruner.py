@@ -21,6 +21,7 @@ from .surgery import Needs, Surgery, needs_of
 
 if TYPE_CHECKING:
     from claspkit.profiles.profile import Profile
+    from claspkit.router.route import Router
 
 
 class Pruned:
@@ -42,14 +43,15 @@ class Pruned:
         folder: Path | None,
     ) -> None:
         from claspkit.profiles.files import check_model
-        from claspkit.router.route import make_router
 
         from .models import describe
 
         family = find_family(model)
         check_model(profile, describe(model, family, profile.model.id, profile.model.revision))
-        self._profile = profile
-        self._route = make_router(profile.router, folder, profile.read_taxonomy())
+        self._profile, self._folder = profile, folder
+        self._made: Router | None = None
+        if intents is None:
+            self._route()  # what it lacks is said now, not in the forward
         self._reader = PromptReader(processor, family.placeholder_ids(model)) if processor is not None else None
         self._fixed: tuple[str, ...] | str | None = None
         self.intents: tuple[str, ...] = ()
@@ -82,7 +84,7 @@ class Pruned:
         if isinstance(prompts, str):
             raise UsageError("prompts takes a list, one text per prompt of the batch: prompts=[question]")
         if prompts is not None:
-            intents = [label.intent for label in self._route(prompts)]
+            intents = [label.intent for label in self._route()(prompts)]
         if not intents:
             raise UsageError("no intents were given; one per prompt of the batch is needed, or one for all")
         self._fixed = intents if isinstance(intents, str) else tuple(intents)
@@ -111,10 +113,18 @@ class Pruned:
         """What the stages of the last prompt that dropped something kept, and why; empty where none did."""
         return self._surgery.last
 
+    def _route(self) -> Router:
+        """The profile's router, made when it is first needed: whoever names intents needs none of its files."""
+        from claspkit.router.route import make_router
+
+        if self._made is None:
+            self._made = make_router(self._profile.router, self._folder, self._profile.read_taxonomy())
+        return self._made
+
     def _plan(self, ids: Tensor, attention: Tensor | None) -> PrunePlan:
         if self._fixed is None:
             assert self._reader is not None
-            intents = tuple(label.intent for label in self._route(self._reader.read(ids, attention)))
+            intents = tuple(label.intent for label in self._route()(self._reader.read(ids, attention)))
         else:
             intents = (self._fixed,) * ids.shape[0] if isinstance(self._fixed, str) else self._fixed
         self.intents = intents  # for people; another thread may have written its own by now

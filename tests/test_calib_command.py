@@ -39,6 +39,7 @@ CONFIGS = st.builds(
     router_endpoint=st.none() | WORDS,
     router_answers=st.none() | WORDS,
     label_until_full=st.booleans(),
+    profile_router=st.sampled_from(["auto", "rules", "student"]),
 )
 
 

@@ -17,7 +17,7 @@ from claspkit.calib import labelling
 from claspkit.calib.cli import main
 from claspkit.calib.config import RunConfig, lock, read_lock
 from claspkit.calib.folder import RunFolder
-from claspkit.calib.labelling import Access, label_samples
+from claspkit.calib.labelling import Access, label_samples, router_facts
 from claspkit.calib.pipeline import Pipeline
 from claspkit.calib.progress import Reporter
 from claspkit.calib.samples import Sample, Source, make_sample, sample_order
@@ -203,7 +203,7 @@ def test_impossible_options_leave_nothing_behind(
 
 def test_a_run_of_before_these_options_resumes(tmp_path: Path) -> None:
     """A lock without them means their defaults; another value is a difference."""
-    younger = ("router_mode", "router_endpoint", "router_answers", "label_until_full")
+    younger = ("router_mode", "router_endpoint", "router_answers", "label_until_full", "profile_router")
     facts = SMALL.to_dict()
     old = {name: value for name, value in facts.items() if name not in younger}
     record = {"format": "clasp-run", "version": 1, "sha256": digest(old), "facts": old}
@@ -212,6 +212,22 @@ def test_a_run_of_before_these_options_resumes(tmp_path: Path) -> None:
     assert read_lock(tmp_path) == facts
     with pytest.raises(MismatchError, match='router_mode: "logits" in the run, "json" asked for now'):
         lock(tmp_path, replace(SMALL, router_mode="json").to_dict())
+
+
+@pytest.mark.parametrize("typed", ["http://Host:8000", "http://host:8000/v1/", "http://host:8000/v1/chat/completions"])
+def test_another_spelling_of_an_endpoint_is_no_other_run(typed: str, tmp_path: Path) -> None:
+    """Locked in one form; a lock of before, with the endpoint as typed, resumes too."""
+    spelt = replace(SMALL, router="openai", router_model="m", router_endpoint="http://host:8000/v1")
+    typed_so = replace(spelt, router_endpoint=typed)
+    facts = [{**config.to_dict(), **router_facts(config, STANDARD)} for config in (spelt, typed_so)]
+    assert facts[0] == facts[1]
+    record = {"format": "clasp-run", "version": 1, "sha256": digest(typed_so.to_dict()), "facts": typed_so.to_dict()}
+    write_atomic(tmp_path / "config.lock.json", canonical_json(record))
+    lock(tmp_path, facts[0])
+    assert read_lock(tmp_path)["router_endpoint"] == "http://host:8000/v1"
+    other = replace(spelt, router_endpoint="http://host:8001/v1")
+    with pytest.raises(MismatchError, match="router_endpoint"):
+        lock(tmp_path, {**other.to_dict(), **router_facts(other, STANDARD)})
 
 
 def test_until_full_is_told_and_gives_the_same_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from types import SimpleNamespace
+
 import pytest
 from rich.console import Console
 from rich.text import Text
@@ -49,7 +52,26 @@ def test_a_terminal_shows_the_detail_too(capsys: pytest.CaptureFixture[str]) -> 
     with reporter.task("cache", 10, "pictures", lambda: f"{size} MB") as advance:
         size = 9
         advance(10)
-    assert "10/10 pictures 9 MB" in Text.from_ansi(capsys.readouterr().err).plain
+    assert re.search(r"10/10 pictures [\d.]+ a second 9 MB", Text.from_ansi(capsys.readouterr().err).plain)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_pace_is_that_of_the_work(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither what took place before the first step nor what that one found done counts: 20 in 10 seconds."""
+    now = 1000.0
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
+    reporter = Reporter()
+    reporter.console = Console(stderr=True, force_terminal=terminal, width=120)
+    with reporter.task("label", 1000, "prompts") as advance:
+        now += 300
+        advance(900)
+        now += 10
+        advance(20)
+    shown = Text.from_ansi(capsys.readouterr().err).plain
+    assert "2.0 a second" in shown
+    assert terminal or "label: 920 / 1000 prompts, 2.0 a second, 40 s left" in shown
 
 
 def test_quiet_says_warnings_only(capsys: pytest.CaptureFixture[str]) -> None:

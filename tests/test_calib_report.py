@@ -117,6 +117,17 @@ def test_ids_are_unique_and_everything_that_points_finds_its_goal(make: Callable
     assert set(pointed) <= set(ids)
 
 
+def test_the_router_section_lists_what_was_compared() -> None:
+    """Every candidate with its agreement; a run that has no such facts says so."""
+    summary = make_summary()
+    text = Page(render_report(summary)).text
+    told = "the shipped student (student:0123456789ab): agrees with 87.5 %"
+    for part in (told, "the labels of 70 prompts", "distilled", "50.0"):
+        assert part in text
+    del summary["router"]
+    assert "did not say how it chose the router" in Page(render_report(summary)).text
+
+
 def test_the_verdict_and_all_nine_classes_are_there() -> None:
     summary = make_summary()
     page = Page(render_report(summary))

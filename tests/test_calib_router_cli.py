@@ -19,7 +19,7 @@ from claspkit.profiles.errors import BadDataError, UsageError
 from claspkit.profiles.intents import merge
 from claspkit.router.backends import make_backend
 from claspkit.router.run import label_prompts
-from claspkit.router.student import read_student
+from claspkit.router.student import SHIPPED, StudentBackend, read_student
 
 
 @pytest.fixture
@@ -66,6 +66,44 @@ def test_eval_prints_tables_for_people(answers: Path, capsys: pytest.CaptureFixt
     text = capsys.readouterr().out
     for part in ("student:", "macro F1", "calibration error", "true \\ label", "8 default", "coverage"):
         assert part in text
+
+
+def test_eval_tells_what_the_routers_own_threshold_does(
+    answers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Coverage, accuracy of the accepted and of all, counted by hand; drawn too, if asked."""
+    student, picture = read_student(SHIPPED), tmp_path / "p.svg"
+    labels = student.label([prompt for prompt, _ in FINE_EXAMPLES])
+    truth = [merge(fine) for _, fine in FINE_EXAMPLES]
+    accepted = [label.intent == true for label, true in zip(labels, truth, strict=True) if label.confidence >= 0.99]
+    rejected = [true == "default" for label, true in zip(labels, truth, strict=True) if label.confidence < 0.99]
+    strict = tmp_path / "strict.safetensors"
+    stored = student._stored
+    strict.write_bytes(StudentBackend(stored["weights"], stored["bias"], student.temperature, 0.99).to_bytes())
+    words = ["router", "eval", str(answers), "--router-model", str(strict), "--picture", str(picture)]
+    found = printed(capsys, *words)["rejection"]
+    assert rejected
+    assert found["threshold"] == pytest.approx(0.99)
+    assert found["coverage"] == pytest.approx(len(accepted) / len(truth))
+    assert found["accepted_accuracy"] == pytest.approx(sum(accepted) / len(accepted))
+    assert found["accuracy"] == pytest.approx((sum(accepted) + sum(rejected)) / len(truth))
+    assert picture.read_text().startswith("<svg ")
+    assert claspkit(*words) == 0
+    assert "rejecting below 0.990: " in capsys.readouterr().out
+    assert claspkit("router", "eval", str(answers), "--picture", str(tmp_path / "p.png")) == 2
+    assert ".svg, .html" in capsys.readouterr().err
+
+
+def test_eval_of_a_runs_labels_is_agreement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The labeller may be wrong, so the word accuracy is not used of it."""
+    log = run_with_labels(tmp_path, ["How many cats?", "What color is it?"], 2)
+    assert printed(capsys, "router", "eval", str(log), "--router", "rules")["measure"] == "agreement"
+    assert claspkit("router", "eval", str(log), "--router", "rules") == 0
+    text = capsys.readouterr().out
+    assert f"against the labels of {log}" in text.replace("\n", "")
+    assert "agreement 100.0 %" in text
+    assert "accuracy" not in text
+    assert "rejecting" not in text
 
 
 def test_distill_writes_a_student_that_eval_takes(

@@ -119,6 +119,27 @@ def make_summary(**changes: Any) -> dict[str, Any]:
         "default_candidate": "default/0.9",
         "classes": [class_row(number) for number in range(9)],
         "labels": {"rule": 3120, "teacher:Qwen/Qwen3-8B@main": 1684},
+        "router": {
+            "kind": "student",
+            "chosen": "shipped",
+            "why": "agrees with most labels",
+            "source": "student:0123456789ab",
+            "min_confidence": 0.75,
+            "agreement": 0.875,
+            "coverage": 0.9,
+            "prompts": 700,
+            "compared": 70,
+            "candidates": [
+                {
+                    "name": name,
+                    "min_confidence": 0.75,
+                    "agreement": agreement,
+                    "coverage": 0.9,
+                    "accepted_agreement": None,
+                }
+                for name, agreement in (("distilled", 0.5), ("shipped", 0.875))
+            ],
+        },
         "datasets": [{"name": "mini-generated", "revision": None, "split": "train", "samples": 4804}],
         "quarantine": [{"where": "data.jsonl:17", "reason": "the picture is truncated"}],
         "cost": {
@@ -241,6 +262,17 @@ def test_remarks_name_what_limits_the_result() -> None:
     assert "1 row of data left out" in text
     assert "narrow" in text
     assert "left out" not in printed(make_summary(quarantine=[]), 100)
+
+
+def test_the_router_is_named_unless_the_run_is_older() -> None:
+    """With its agreement, or that there was nothing to compare with."""
+    summary = make_summary()
+    line = "the shipped student (student:0123456789ab): agrees with 87.5 % of 70 labels, accepting 90.0 % at 0.750"
+    assert f"Router: {line}." in printed(summary, 120)
+    summary["router"]["agreement"] = None
+    assert "Router: the shipped student (student:0123456789ab): no label to compare with" in printed(summary, 120)
+    del summary["router"]
+    assert "Router: " not in printed(summary, 120)
 
 
 def test_markup_and_escapes_in_strings_stay_text() -> None:

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 
 from claspkit.profiles.errors import UsageError
 from claspkit.profiles.intents import INTENT_IDS
-from claspkit.router.labels import Label
+from claspkit.router.labels import Label, settle
 from claspkit.router.scoring import (
     accuracy_at,
     calibration_error,
     class_scores,
     confusion_matrix,
     coverage_curve,
+    rejection,
     score,
     threshold_for,
 )
@@ -100,3 +101,37 @@ def test_scoring_needs_as_many_truths_as_labels() -> None:
     for truth in ([], ["text"]):
         with pytest.raises(UsageError, match="one true intent per label"):
             score(truth, [])
+
+
+def test_rejection_by_hand() -> None:
+    """Of four, one is rejected rightly, one wrongly; a rejected prompt counts if it is of the default class."""
+    truth = ["text", "object", "default", "scene"]
+    labels = [
+        Label("text", "text_reading", 0.9, "s", "t"),
+        Label("scene", None, 0.8, "s", "t"),
+        Label("text", None, 0.3, "s", "t"),
+        Label("scene", None, 0.2, "s", "t"),
+    ]
+    found = rejection(truth, labels, 0.8)
+    assert (found.threshold, found.coverage, found.accepted_accuracy, found.accuracy) == (0.8, 0.5, 0.5, 0.5)
+    assert rejection(truth, labels, 0).accuracy == 0.5
+    nothing = rejection(truth, labels, 1)
+    assert (nothing.coverage, nothing.accepted_accuracy, nothing.accuracy) == (0, None, 0.25)
+    settled = settle(labels[2], 0.5, "scene")
+    assert (settled.intent, settled.fine, settled.confidence, settled.source) == ("scene", None, 0.3, "s")
+    assert settle(labels[0], 0.9, "default") is labels[0]
+    with pytest.raises(UsageError, match="one true intent per label"):
+        rejection([], [], 0.5)
+
+
+@given(st.lists(st.tuples(*[st.sampled_from(INTENT_IDS)] * 2, st.sampled_from([0.0, 0.3, 0.7, 1.0])), min_size=1))
+def test_rejection_agrees_with_the_curve_and_the_whole(rows: list[tuple[str, str, float]]) -> None:
+    """At a confidence that occurs it is the curve's point; at 0 it is the plain accuracy."""
+    truth = [true for true, _, _ in rows]
+    labels = [Label(intent, None, sure, "s", "t") for _, intent, sure in rows]
+    scores = score(truth, labels)
+    for threshold, coverage, accuracy in scores.curve:
+        found = rejection(truth, labels, threshold)
+        assert found.coverage == pytest.approx(coverage)
+        assert found.accepted_accuracy == pytest.approx(accuracy)
+    assert rejection(truth, labels, 0).accuracy == pytest.approx(scores.accuracy)

@@ -140,6 +140,21 @@ def test_any_prompt_gets_one_of_the_nine_in_bounded_time(shipped: StudentBackend
     assert 0 < label.confidence <= 1
 
 
+def test_odd_prompts_have_the_same_label_alone_and_among_others(shipped: StudentBackend) -> None:
+    """Bit for bit, though one prompt takes a shorter way."""
+    prompts = list(ODD.values())
+    assert [shipped.label([prompt])[0] for prompt in prompts] == shipped.label(prompts)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=60) | st.text("abc de?", max_size=60), st.text(max_size=20))
+def test_any_prompt_has_the_same_label_alone_and_among_others(
+    shipped: StudentBackend, prompt: str, other: str
+) -> None:
+    """Class, fine intent and every bit of the confidence."""
+    assert shipped.label([prompt, other]) == [shipped.label([text])[0] for text in (prompt, other)]
+
+
 @settings(max_examples=60, deadline=None)
 @given(prompt=st.text(max_size=200))
 def test_any_text_gets_a_valid_label(shipped: StudentBackend, prompt: str) -> None:
