@@ -10,39 +10,28 @@ from claspkit.profiles.taxonomy import Taxonomy
 
 from .backends import Backend
 from .labels import Label
-from .phrases import PhraseMatcher
-from .rules import Rule, match, rules_digest
+from .rule_set import Rule, RuleSet, phrase_pattern
+from .rules import shipped_rules
 
 NO_RULE = "rule:none"
 
 
-def rule_label(rule: Rule) -> Label:
-    """The label of a prompt that ``rule`` decides."""
-    return Label(rule.intent, rule.fine, 1.0, f"rule:{rule.id}", rules_digest())
+def rules_of(taxonomy: Taxonomy) -> RuleSet:
+    """The rules of a taxonomy: its own, or the shipped ones for the standard one."""
+    if is_standard(taxonomy):
+        return shipped_rules()
+    return RuleSet(
+        taxonomy.name,
+        tuple(
+            Rule(rule.id, phrase_pattern(rule.phrases), rule.fine, taxonomy.merge(rule.fine), "", rule.overrides)
+            for rule in taxonomy.rules
+        ),
+    )
 
 
-class RuleSet:
-    """The rules of a taxonomy: its own, or for the standard one those of claspkit; others without rules have none.
-
-    Attributes:
-        template: digest of the rules.
-    """
-
-    def __init__(self, taxonomy: Taxonomy = STANDARD) -> None:
-        self._own = None if is_standard(taxonomy) else PhraseMatcher(taxonomy)
-        self.template = self._own.template if self._own else rules_digest()
-
-    def find(self, prompt: str, *, overriding: bool = False) -> Label | None:
-        """The label of the first rule that matches, None where none does.
-
-        Args:
-            prompt: any text.
-            overriding: only if that rule may overrule a teacher.
-        """
-        if self._own is not None:
-            return self._own.find(prompt, overriding=overriding)
-        rule = match(prompt, overriding=overriding)
-        return rule_label(rule) if rule else None
+def rule_label(rule: Rule, rules: RuleSet) -> Label:
+    """The label of a prompt that ``rule``, one of ``rules``, decides."""
+    return Label(rule.intent, rule.fine, 1.0, f"rule:{rule.id}", rules.digest)
 
 
 class RulesBackend(Backend):
@@ -59,12 +48,17 @@ class RulesBackend(Backend):
                 "--router, for example transformers"
             )
         self.taxonomy = taxonomy
-        self._rules = RuleSet(taxonomy)
-        self.template = self._rules.template
+        self._rules = rules_of(taxonomy)
+        self.template = self._rules.digest
         self.source = f"rules@{self.template[:12]}"
         self.block = 4096
 
     def label(self, prompts: Sequence[str]) -> list[Label]:
-        """One label per prompt; about 0.1 ms each."""
-        nobody = Label(self.taxonomy.default, None, 0.0, NO_RULE, self.template)
-        return [self._rules.find(prompt) or nobody for prompt in prompts]
+        """One label per prompt; about 0.3 ms each, the first 0.2 s more."""
+        return [self._label(prompt) for prompt in prompts]
+
+    def _label(self, prompt: str) -> Label:
+        rule = self._rules.match(prompt)
+        if rule is None:
+            return Label(self.taxonomy.default, None, 0.0, NO_RULE, self.template)
+        return rule_label(rule, self._rules)

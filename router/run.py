@@ -11,10 +11,11 @@ from typing import Any
 from claspkit.profiles.errors import CorruptError
 from claspkit.profiles.records import RecordLog
 
-from .backend_rules import RuleSet
+from .backend_rules import rule_label, rules_of
 from .backends import Backend
 from .labels import Label
 from .prompts import prompt_digest
+from .rule_set import RuleSet
 
 Progress = Callable[[int, int], None]
 
@@ -55,7 +56,7 @@ def label_prompts(
         waiting = [key for key in copies if key not in known]
         done = len(prompts) - sum(copies[key] for key in waiting)
         _tell(progress, done, len(prompts))
-        final = _Final(digests, texts, known, RuleSet(backend.taxonomy) if overrides else None, enough)
+        final = _Final(digests, texts, known, rules_of(backend.taxonomy) if overrides else None, enough)
         for start in range(0, len(waiting), backend.block):
             if final.advance():
                 break
@@ -95,8 +96,9 @@ class _Final:
             if key not in self._known:
                 break
             if key not in self._settled:
-                rule = self._overrides.find(self._texts[key], overriding=True) if self._overrides else None
-                self._settled[key] = rule or self._known[key]
+                rules = self._overrides
+                rule = rules.match(self._texts[key], overriding=True) if rules else None
+                self._settled[key] = rule_label(rule, rules) if rule and rules else self._known[key]
             self.labels.append(self._settled[key])
             self._full = self._enough is not None and self._enough(self.labels[-1])
         return self._full

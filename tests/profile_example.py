@@ -53,7 +53,7 @@ def profile_fields() -> dict[str, Any]:
         "model": MODEL.model_dump(),
         "router": {
             "kind": "rules",
-            "rules_version": "1.0",
+            "rules_version": "2.0",
             "file": None,
             "sha256": None,
             "min_confidence": 0.5,

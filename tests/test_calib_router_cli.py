@@ -137,7 +137,7 @@ def run_with_labels(folder: Path, prompts: list[str], labelled: int) -> Path:
 
 def test_a_run_teaches_what_its_labeller_decided(tmp_path: Path) -> None:
     """Each prompt once, without those that nobody labelled or that have no fine intent."""
-    prompts = ["How many cats?", "Tell me a story.", "What color is it?", "How many cats?", "Why?"]
+    prompts = ["How many cats?", "Hello there.", "What color is it?", "How many cats?", "Why?"]
     log = run_with_labels(tmp_path, prompts, 4)
     assert read_labelled(log) == [
         Labelled("How many cats?", "object_counting", "counting"),

@@ -1,6 +1,5 @@
 """The rules: what each one decides, what wins where two match, and that no prompt makes them slow or wrong."""
 
-import re
 import time
 
 import pytest
@@ -10,7 +9,9 @@ from router_examples import CONFLICTS, EXPECTED, NO_RULE
 
 from claspkit.profiles.intents import FINE_INTENTS, INTENT_IDS
 from claspkit.router.backends import make_backend
-from claspkit.router.rules import RULES, RULES_VERSION, Rule, match, matches, rules_digest
+from claspkit.router.rule_set import Rule, RuleSet
+from claspkit.router.rules import RULES, RULES_VERSION, SHIPPED, match, matches, rules_digest, shipped_rules
+from claspkit.router.rules_file import load_rules
 
 UNITS = [
     "a",
@@ -30,6 +31,8 @@ UNITS = [
     "how ",
     "use ",
 ]
+UNITS += [", is the on ", "if a, ", "is the red red ", "walking a a or ", "which a-a-a 'a ", "the the the the "]
+UNITS += ["how much a ", "what the sign ", "! does the man in a ", "is the left or ", "the more a than "]
 UNITS += ["<|", "what color or ", "is the a a a ", "\u200b", "e\u0301", "ß", "9", "where was this "]
 
 
@@ -41,15 +44,15 @@ def test_each_rule_decides_its_own_example(rule: Rule) -> None:
 def test_rules_are_well_formed() -> None:
     assert len({rule.id for rule in RULES}) == len(RULES)
     assert {rule.intent for rule in RULES} == set(INTENT_IDS)
-    assert {rule.fine for rule in RULES} == {fine.id for fine in FINE_INTENTS} - {"other"}
-    for rule in RULES:
-        assert re.fullmatch(r"[a-z]+(-[a-z]+)*", rule.id)
-        assert not re.search(r"(?<!\\)[*+]", re.sub(r"\\[*+]", "", rule.pattern)), "quantifiers must be bounded"
+    assert {rule.fine for rule in RULES} == {fine.id for fine in FINE_INTENTS}
+    intents = {fine.id: fine.intent for fine in FINE_INTENTS}
+    assert load_rules(SHIPPED.read_bytes(), intents).rules == RULES  # all its checks; see test_router_rules_file.py
+    assert not any(rule.overrides and rule.fallback for rule in RULES)
 
 
 def test_another_version_for_other_rules() -> None:
     # Changed on purpose? Raise RULES_VERSION (see its comment) and put the new digest here.
-    assert (RULES_VERSION, rules_digest()[:16]) == ("1.0", "2b671a9ab570aa9a")
+    assert (RULES_VERSION, rules_digest()[:16]) == ("2.0", "ae4cebe9bf1e974d")
 
 
 @pytest.mark.parametrize(
@@ -74,26 +77,58 @@ def test_existence_is_a_decision_and_not_its_absence() -> None:
         "default",
         "existence_check",
         1.0,
-        "rule:exists-there",
+        "rule:exists-there-a",
     )
 
 
 @pytest.mark.parametrize("prompt", CONFLICTS)
 def test_the_order_of_rules_decides_conflicts(prompt: str) -> None:
-    found = list(dict.fromkeys(rule.intent for rule in matches(prompt)))
+    found = list(dict.fromkeys(rule.intent for rule in matches(prompt) if not rule.fallback))
     assert tuple(found) == CONFLICTS[prompt]
     deciding = match(prompt)
     assert deciding is matches(prompt)[0]
     assert deciding == min(matches(prompt), key=RULES.index)
 
 
-def test_no_common_phrase_is_in_an_unlisted_conflict_with_another_order() -> None:
-    """Every pair of intents seen in conflict among all phrases here stands in one direction, or is listed."""
-    listed = {(first, other) for intents in CONFLICTS.values() for first in intents for other in intents}
+def undeclared(rules: RuleSet) -> dict[str, list[str]]:
+    """Per rule whose ``before`` is not what its example shows: the rules of other intents that it beats there.
+
+    A fallback loses to every real rule, which nobody has to say.
+    """
+    found = {}
+    for rule in rules.rules:
+        losers = [other for other in rules.matches(rule.example) if other.intent != rule.intent]
+        beaten = [other.id for other in losers if rule.fallback or not other.fallback]
+        if beaten != list(rule.before):
+            found[rule.id] = beaten
+    return found
+
+
+def test_each_rule_says_which_others_it_beats_on_its_example() -> None:
+    """Two rules of different intents meet only where one of them says that it stands before the other."""
+    assert undeclared(shipped_rules()) == {}
+
+
+def test_a_rule_that_silently_shadows_or_is_shadowed_would_be_seen() -> None:
+    """Planted in the middle, where dogs are taken from the rules behind it and lost to those before it."""
+    planted = Rule("dogs", r"\bdogs?\b", "object_identity", "object", "A dog?")
+    place = next(number for number, rule in enumerate(RULES) if rule.id == "attribute-breed")
+    found = undeclared(RuleSet("2.0", (*RULES[:place], planted, *RULES[place:])))
+    assert found["exists-there-a"] == ["dogs"]
+    assert found["attribute-breed"] == ["dogs"]
+
+
+def test_rules_on_common_phrases_conflict_only_as_rules_say_or_as_listed() -> None:
+    """Among all phrases here, a pair of rules of two intents is one that an example or CONFLICTS shows."""
+    shown = {(rule.id, other) for rule in RULES for other in rule.before}
+    for prompt in CONFLICTS:
+        winner, *losers = matches(prompt)
+        shown |= {(winner.id, loser.id) for loser in losers}
     for intent, prompts in EXPECTED.items():
         for prompt in prompts:
-            for rule in matches(prompt):
-                assert rule.intent == intent or (intent, rule.intent) in listed, (prompt, rule.id)
+            first, *rest = matches(prompt)
+            for rule in rest:
+                assert rule.intent == intent or rule.fallback or (first.id, rule.id) in shown, (prompt, rule.id)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +144,7 @@ def test_no_common_phrase_is_in_an_unlisted_conflict_with_another_order() -> Non
         ("<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Count the dogs.<|im_end|>", "counting"),
         ("[INST] <image>\nWhat does the sign say? [/INST]", "text"),
         ("HOW\u00a0MANY\u200b dogs", "counting"),
+        ("What colour is the bus?\nReference OCR token: how, many, stops", "attribute"),
         ("Ｗｈａｔ ｃｏｌｏｕｒ is it?", "attribute"),
         ("What\u2019s the woman doing?", "action"),
     ],
@@ -132,7 +168,7 @@ def test_the_question_at_the_end_of_a_long_context_is_seen() -> None:
     for context in ("Some context. " * 8000, "汉" * 100_000 + " "):
         rule = match(context + "How many dogs are there?")
         assert rule is not None
-        assert rule.id == "count-how-many"
+        assert rule.id == "count-are-there"
 
 
 @settings(max_examples=50, deadline=None)
@@ -144,7 +180,9 @@ def test_any_text_gets_an_intent_of_the_nine(prompt: str) -> None:
 
 
 def test_only_sure_rules_overrule_a_teacher() -> None:
-    assert match("How many dogs?", overriding=True) == match("How many dogs?")
+    sure = "How many dogs are there?"
+    assert match(sure, overriding=True) == match(sure) is not None
     assert match("Where is the dog?", overriding=True) is None
+    assert match("Where is the dog?") is not None
     # "why" does not overrule, and no later rule may step in for it.
     assert match("Why is the man left or right of it?", overriding=True) is None

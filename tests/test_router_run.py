@@ -89,8 +89,8 @@ def test_sure_rules_overrule_and_the_log_keeps_the_teachers_word(tmp_path: Path)
     ruled = label_prompts(prompts, Fake(breaks_after=0), log, overrides=True)
     assert [label.intent for label in plain] == ["scene", "scene", "scene"]
     assert [label.intent for label in ruled] == ["text", "scene", "scene"]
-    assert (ruled[0].source, ruled[0].confidence) == ("rule:text-author", 1.0)
-    assert source_counts(ruled) == {"rule:text-author": 1, "teacher:fake@1": 2}
+    assert (ruled[0].source, ruled[0].confidence) == ("rule:text-who-wrote", 1.0)
+    assert source_counts(ruled) == {"rule:text-who-wrote": 1, "teacher:fake@1": 2}
     assert {record["label"]["source"] for record in read_records(log)} == {"teacher:fake@1"}
 
 

@@ -15,11 +15,10 @@ from tiny_teacher import save_teacher
 from claspkit.profiles.errors import BadDataError, CorruptError, ProfileError, UsageError
 from claspkit.profiles.intents import STANDARD
 from claspkit.profiles.taxonomy import FineIntent, Intent, PhraseRule, Taxonomy, parse_taxonomy
-from claspkit.router.backend_rules import RulesBackend, RuleSet
+from claspkit.router.backend_rules import RulesBackend, rules_of
 from claspkit.router.backends import Backend, BackendOptions, make_backend
 from claspkit.router.json_mode import json_digest, opening, read_answer
 from claspkit.router.labels import Label
-from claspkit.router.phrases import PhraseMatcher
 from claspkit.router.rules import rules_digest
 from claspkit.router.run import label_prompts
 from claspkit.router.student import StudentBackend
@@ -54,7 +53,7 @@ def test_phrases_decide_as_whole_words_in_order() -> None:
     assert [label.intent for label in labels] == ["amount", "look", "look", "rest", "rest", "rest"]
     assert [label.source for label in labels[:4]] == ["rule:count", "rule:colour", "rule:kind", "rule:none"]
     assert [label.confidence for label in labels[:4]] == [1, 1, 1, 0]
-    rules = RuleSet(TAXONOMY)
+    rules = rules_of(TAXONOMY)
     for prompt, fine in {
         "USER: <image>\nHOW  MANY crates? ASSISTANT:": "how_many",
         "What is the number of crates?": "how_many",
@@ -63,9 +62,9 @@ def test_phrases_decide_as_whole_words_in_order() -> None:
         "somehow many": None,
         "What is it? (A) how many (B) what colour": "kind",
     }.items():
-        found = rules.find(prompt)
+        found = rules.match(prompt)
         assert (found.fine if found else None) == fine, prompt
-    over, quiet = rules.find("how many?", overriding=True), rules.find("what colour?", overriding=True)
+    over, quiet = rules.match("how many?", overriding=True), rules.match("what colour?", overriding=True)
     assert over is not None
     assert over.intent == "amount"
     assert quiet is None
@@ -74,21 +73,21 @@ def test_phrases_decide_as_whole_words_in_order() -> None:
 def test_phrases_are_no_patterns() -> None:
     """Signs of regular expressions mean themselves, and a hostile one costs nothing."""
     rules = (PhraseRule("a", "colour", ("(a+)+$", "what.ever")), PhraseRule("b", "kind", ("c++?",)))
-    matcher = PhraseMatcher(Taxonomy("t", TAXONOMY.intents, TAXONOMY.fine_intents, "rest", rules))
-    assert matcher.find("a" * 4000 + "!") is None
-    assert matcher.find("whatxever") is None
+    matcher = rules_of(Taxonomy("t", TAXONOMY.intents, TAXONOMY.fine_intents, "rest", rules))
+    assert matcher.match("a" * 4000 + "!") is None
+    assert matcher.match("whatxever") is None
     for prompt, rule in {"is (a+)+$ there": "a", "or what.ever it is": "a", "is this c++?": "b"}.items():
-        found = matcher.find(prompt)
+        found = matcher.match(prompt)
         assert found is not None
-        assert found.source == f"rule:{rule}"
+        assert found.id == rule
 
 
 def test_the_rules_of_claspkit_are_for_the_standard_classes() -> None:
     """A taxonomy without rules has none: no labelling by them, no overruling of a teacher, and a clear word."""
     with pytest.raises(UsageError, match=r"taxonomy 'bare' has no rules to label by: give it \[\[rule\]\] tables"):
         RulesBackend(BARE)
-    assert RuleSet(BARE).find("How many dogs are there?") is None
-    assert RuleSet(STANDARD).template == RulesBackend().template == rules_digest()
+    assert rules_of(BARE).match("How many dogs are there?") is None
+    assert rules_of(STANDARD).digest == RulesBackend().template == rules_digest()
     with pytest.raises(UsageError, match="the student that comes with claspkit knows the standard intents"):
         make_backend("student", options())
 
