@@ -272,8 +272,9 @@ class Pipeline:
         config = self.config
         evaluator = Evaluator(loaded, store, budget.stages, config.max_new_tokens)
         enough = [c for c in classes if min(len(c.search), len(c.holdout)) >= MIN_SAMPLES]
-        total = sum(len(space.candidates) * len(c.search) + 3 * len(c.holdout) for c in enough)
         winners: dict[str, Candidate] = {}
+        bounds = Search(space, evaluator, ledger, config.block_size, lambda count: None)
+        total = sum(bounds.bound(c, config.strategy) + 3 * len(c.holdout) for c in enough)
         with self.report.task("search", total, "evaluations") as advance:
             search = Search(space, evaluator, ledger, config.block_size, advance)
             for data in classes:

@@ -12,7 +12,7 @@ from .evidence import ALPHA, Paired, compare, holm
 from .ledger import HOLDOUT, SEARCH, UNPRUNED, Entry, Ledger
 from .samples import Sample
 from .space import Candidate, Space
-from .strategies import STRATEGIES
+from .strategies import STRATEGIES, Strategy
 
 MIN_SAMPLES = 10
 """Below this many samples on either split a class keeps the default without a search."""
@@ -68,7 +68,7 @@ class Search:
         block_size: int,
         advance: Callable[[int], None],
     ) -> None:
-        """``advance(n)`` hears of every n candidate evaluations done or found in the ledger."""
+        """``advance(n)`` hears of every n candidate evaluations done, found in the ledger, or saved."""
         self._space = space
         self._evaluator = evaluator
         self._ledger = ledger
@@ -78,14 +78,27 @@ class Search:
     def winner(self, data: ClassData, strategy_name: str) -> Candidate:
         """Run a strategy on the class's search split and return its best candidate."""
         blocks = list(self._blocks(data.search))
-        strategy = STRATEGIES[strategy_name](self._space, len(blocks))
+        strategy = self._strategy(data, strategy_name)
+        seen: dict[Candidate, int] = {}  # blocks of each candidate that this search has been through
+        left = strategy.bound()
         while requests := strategy.ask():
             for number, block in enumerate(blocks):
-                wanted = [request.candidate for request in requests if number < request.blocks]
-                self._score(SEARCH, data.intent, number, block, wanted)
+                wanted = [r.candidate for r in requests if seen.get(r.candidate, 0) <= number < r.blocks]
+                if wanted:
+                    self._score(SEARCH, data.intent, number, block, wanted)
+                    left -= len(wanted) * len(block)
             for request in requests:
+                seen[request.candidate] = request.blocks
                 strategy.tell(request.candidate, self._ledger.scores(SEARCH, data.intent, request.candidate.id))
+        self._advance(left)  # what need not be asked any more
         return strategy.best()
+
+    def bound(self, data: ClassData, strategy_name: str) -> int:
+        """Candidate evaluations that :meth:`winner` takes, at most."""
+        return self._strategy(data, strategy_name).bound()
+
+    def _strategy(self, data: ClassData, name: str) -> Strategy:
+        return STRATEGIES[name](self._space, [len(block) for block in self._blocks(data.search)])
 
     def holdout(self, data: ClassData, candidates: Sequence[Candidate]) -> None:
         """Score candidates and the unpruned model on the class's holdout."""

@@ -164,8 +164,8 @@ def test_a_ledger_of_other_samples_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", list(STRATEGIES))
 def test_every_strategy_finds_the_optimum_of_a_small_space(name: str) -> None:
     """The contract of a strategy: asked until it stops, told the truth, it names the best candidate."""
-    strategy = STRATEGIES[name](SPACE, 3)
-    truth = {candidate.id: 0.1 for candidate in SPACE.candidates} | {"shallow/0.5": 0.8}
+    strategy = STRATEGIES[name](SPACE, [16, 16, 8])
+    truth = {c.id: 0.1 + 0.4 * (c.prototype.name == "shallow") + 0.3 * (c.rho == 0.5) for c in SPACE.candidates}
     asked = 0
     while requests := strategy.ask():
         asked += sum(request.blocks for request in requests)
