@@ -1,4 +1,4 @@
-"""``claspkit router``: score a router on labelled prompts, and train a student from them."""
+"""``claspkit router``: score a router on labelled prompts, attack one, and train a student."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from claspkit.router.backends import BACKENDS
 from claspkit.router.scoring import rejection, score
 from claspkit.router.student_training import WANTED, train_student
 
+from .cli_attack import attack_router
 from .cli_backend import RouterDevice, make_named
 from .cli_stages import RouterAnswers, RouterEndpoint, RouterKeyEnv, RouterMode, RouterModel, TaxonomyFile
 from .labelled import is_run_log, read_labelled
@@ -23,6 +24,7 @@ from .picture_scores import write_picture
 from .table_scores import print_scores
 
 router_app = typer.Typer(help="Score routers on labelled prompts, and train a student.", no_args_is_help=True)
+router_app.command("attack")(attack_router)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Part = Annotated[str | None, typer.Option(help='Take only lines whose "part" is this.')]

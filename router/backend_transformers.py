@@ -54,7 +54,7 @@ class TransformersBackend(TeacherModel):
             ResourceError: one prompt alone does not fit into memory.
             BadDataError: the model's logits are not finite.
         """
-        rows = [self._encode(self._clean(quoted(prompt)) + self._tail) for prompt in prompts]
+        rows = [self._row(prompt) for prompt in prompts]
         order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
         labels: list[Label | None] = [None] * len(rows)
         for start in range(0, len(order), self._batch):
@@ -66,6 +66,10 @@ class TransformersBackend(TeacherModel):
                 # Rounded: the last digits of a share depend on the batch.
                 labels[index] = Label(fine.intent, fine.id, round(row[best], 4), self.source, self.template)
         return [label for label in labels if label is not None]
+
+    def _row(self, prompt: str) -> list[int]:
+        """Token ids of one prompt and what follows it; control tokens come from the template alone."""
+        return self._encode(self._clean(quoted(prompt)) + self._tail)
 
     @torch.inference_mode()
     def shares(self, rows: Sequence[Sequence[int]]) -> Tensor:

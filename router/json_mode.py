@@ -90,4 +90,4 @@ def _instructions(taxonomy: Taxonomy) -> str:
 def json_digest(taxonomy: Taxonomy = STANDARD) -> str:
     """SHA-256 of all that is asked in this mode and of the merging."""
     fine = [[item.id, item.intent] for item in taxonomy.fine_intents]
-    return digest(["json", opening("", taxonomy), _repair("", ""), REPAIRS, _REPEATED, fine])
+    return digest(["json", opening("<a>", taxonomy), _repair("", ""), REPAIRS, _REPEATED, fine])

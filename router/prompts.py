@@ -10,23 +10,32 @@ import unicodedata
 
 from claspkit.profiles.canonical import sha256_hex
 
+from .foreign import own_turns, without_code, without_orders, without_padding
+
 WINDOW = 4000  # characters a router reads of a long prompt: half from its start, half from its end
 
-_MARKERS = re.compile(
-    r"<\|[^|<>\s]{1,40}\|>(?:\s?(?:system|user|assistant)\b)?"  # <|im_start|>user, <|image_pad|>
-    r"|</?(?:image|images|video|img|s|bos|eos|pad|unk|start_of_turn|end_of_turn)(?:[ _-]?\d{1,4})?>"
-    r"|\[/?inst\]|<</?sys>>"
-    r"|(?:^|(?<=\s))(?:#{2,4}\s?)?(?:user|human|assistant|gpt)\s?:"
-)
-# Invisible characters: zero-width and direction marks, soft hyphen, byte order mark, control characters.
+# Control characters, and what Unicode wants ignored where it is not supported: zero-width and direction marks, soft
+# hyphens, fillers, variation selectors, tags.
 _INVISIBLE = re.compile(
-    "[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\\x00-\\x08\\x0e-\\x1f\\x7f-\\x84\\x86-\\x9f]"
+    "[\\x00-\\x08\\x0e-\\x1f\\x7f-\\x84\\x86-\\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    "\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
 )
+_TERMINAL = re.compile("\x1b\\[[0-9;?]{0,20}[A-Za-z]")  # colours, cursor moves
 _SINGLE = re.compile("[\u2018\u2019\u02bc\u00b4`]")
 _DOUBLE = re.compile("[\u201c\u201d]")
 
 _OPTION_A = re.compile(r"(?:^|\s)(?:\(a\)|\[a\]|a[.):])\s")
 _OPTION_B = re.compile(r"\s(?:\(b\)|\[b\]|b[.):])\s")
+_OPTION = re.compile(r"(?:^|\s)(?:\([a-j]\)|\[[a-j]\]|[a-j][.):])\s")
+_ASKS = re.compile(
+    r"\b(?:what|which|who|whose|whom|where|when|why|how|is|are|was|were|do|does|did|can|could|will|would|has|have)\b"
+    r"[^.!?]{1,400}\?"
+)
+_SENTENCE_END = re.compile(r"(?<=[.!?]) ")
+_REQUEST = re.compile(
+    r"(?:please )?(?:count|name|read|describe|identify|list|find|tell|give|state|estimate|transcribe|translate|explain|"
+    r"locate|point|compare|solve|calculate|work out|complete|spell|guess)\b"
+)
 _OPTIONS_HEAD = re.compile(r"\s(?:options|choices|answer choices)\s?:")
 _INSTRUCTION = re.compile(
     r"\b(?:please )?(?:answer|respond|reply)(?: the question)?(?: directly| only| briefly)?"
@@ -37,14 +46,15 @@ _INSTRUCTION = re.compile(
 def normalise(prompt: str) -> str:
     """The prompt in one form: NFKC, casefolded, single spaces, straight quotes, nothing invisible.
 
-    What chat formats leave behind (``USER:``, ``<image>``, ``<|im_start|>user``, ``ASSISTANT:``) is taken
-    out.
+    What chat formats leave behind (``USER:``, ``<image>``, ``<|im_start|>user``, ``ASSISTANT:``) is taken out, and
+    with it what they give to others than the user.
     """
-    text = prompt.encode("utf-8", "replace").decode("utf-8")  # half surrogates cannot be hashed or tokenised
+    text = _TERMINAL.sub("", prompt) if "\x1b" in prompt else prompt
+    text = text.encode("utf-8", "replace").decode("utf-8")  # half surrogates cannot be hashed or tokenised
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     text = _DOUBLE.sub('"', _SINGLE.sub("'", _INVISIBLE.sub("", text)))
     text = " ".join(text.split())
-    return " ".join(_MARKERS.sub(" ", text).split())
+    return own_turns(text)
 
 
 def prompt_digest(prompt: str) -> str:
@@ -59,18 +69,37 @@ def window(text: str) -> str:
 
 
 def question(normalised: str) -> str:
-    """The question itself, out of a normalised prompt: without answer options and "answer with ..."
-    sentences.
+    """The question itself, out of a normalised prompt: without answer options, "answer with ..." sentences, padding
+    and what is recognisably foreign (:mod:`.foreign`).
 
     Options would mislead: "what is he doing? (a) counting money (b) reading a sign" asks for an action. A
     prompt that has nothing else is returned as it is.
     """
-    text = window(normalised)
-    stem = _INSTRUCTION.sub(" ", text)
+    text = without_code(window(without_padding(normalised)))
+    stem = _INSTRUCTION.sub(" ", text) if any(word in text for word in ("answer", "respond", "reply")) else text
+    stem = without_orders(stem)
     first = _OPTION_A.search(stem)
     if first is not None and _OPTION_B.search(stem, first.end() - 1):
-        stem = stem[: first.start()]
+        stem = stem[: first.start()] if stem[: first.start()].strip() else _after_options(stem)
     head = _OPTIONS_HEAD.search(stem)
     if head is not None:
         stem = stem[: head.start()]
-    return " ".join(stem.split()) or text
+    return " ".join(stem.split()) or without_orders(text)
+
+
+def asked(text: str) -> str:
+    """Of a question in several sentences those that ask or request something; all of them where none does.
+
+    A statement beside the question ("Trust me, this is easy.") then changes nothing.
+    """
+    parts = _SENTENCE_END.split(text)
+    if len(parts) == 1:
+        return text
+    return " ".join(part for part in parts if part[-1:] == "?" or _REQUEST.match(part)) or text
+
+
+def _after_options(text: str) -> str:
+    """The question behind answer options that a text begins with; nothing where there is none."""
+    *_, last = _OPTION.finditer(text)
+    asked = _ASKS.search(text, last.end())
+    return "" if asked is None else text[asked.start() :]

@@ -9,7 +9,7 @@ from functools import cache, cached_property
 
 from claspkit.profiles.canonical import digest
 
-from .prompts import normalise, question
+from .prompts import asked, normalise, question
 
 # What a data set's template appends to a question: words read from the picture beforehand, which ask for nothing.
 _READ_BEFORE = re.compile(r"\b(?:reference )?ocr tokens?\s?:")
@@ -90,4 +90,4 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 def _stem(prompt: str) -> str:
     """The question that rules look at."""
     text = question(normalise(prompt))
-    return _READ_BEFORE.split(text, maxsplit=1)[0].strip() or text
+    return asked(_READ_BEFORE.split(text, maxsplit=1)[0].strip() or text)

@@ -1,8 +1,8 @@
 """What the student sees of a prompt: hashed words and their neighbours, for a whole batch of prompts at once.
 
-Features are the words of the question; their groups of four letters, with borders; pairs of neighbours; pairs with
-one word between them; triples; the first two words and the first triple with their place. Each is a 64-bit number
-made from the words' checksums, and its row is the top bits of a multiplicative hash of it.
+Features are the words of the sentences that ask; their groups of four letters, with borders; pairs of neighbours;
+pairs with one word between them; triples; the first two words and the first triple with their place. Each is a 64-bit
+number made from the words' checksums, and its row is the top bits of a multiplicative hash of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .prompts import normalise, question
+from .prompts import asked, normalise, question
 
 MAX_WORDS: Final = 400
 MAX_LETTERS: Final = 40
@@ -75,7 +75,7 @@ class Features:
 
 def features(prompts: Sequence[str], bits: int) -> Features:
     """The features of prompts, hashed to 2 ** ``bits`` rows. A prompt's do not depend on the prompts beside it."""
-    found = [_WORD.findall(question(normalise(prompt)))[:MAX_WORDS] for prompt in prompts]
+    found = [_WORD.findall(asked(question(normalise(prompt))))[:MAX_WORDS] for prompt in prompts]
     known = [_hashes(word[:MAX_LETTERS]) for words in found for word in words]
     if len(prompts) == 1:
         return _alone(known, bits)

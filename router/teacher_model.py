@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from claspkit.profiles.errors import ResourceError, UsageError
 
 from .backends import Backend, BackendOptions
+from .control_tokens import control_tokens, without_control
 from .teacher_files import NO_MEMORY, not_loaded, teacher_source
 
 DEFAULT_MODEL = "Qwen/Qwen3-8B"
@@ -50,8 +51,8 @@ class TeacherModel(Backend):
         self._device, self.taxonomy = device, options.taxonomy
         self._batch = options.batch_size
         self.block = _BLOCKS * options.batch_size
+        self._control = control_tokens(self._tokenizer)
         self.source = teacher_source(name, options.revision, self._model.config)
-        self._specials = sorted(self._tokenizer.get_added_vocab(), key=len, reverse=True)
 
     def _render(self, messages: Sequence[dict[str, str]]) -> str:
         """The text of a conversation in the model's chat template, up to where the model's turn begins."""
@@ -65,9 +66,7 @@ class TeacherModel(Backend):
 
     def _clean(self, text: str) -> str:
         """``text`` without anything that the tokenizer would read as a control token."""
-        for special in self._specials:
-            text = text.replace(special, " ")
-        return text
+        return without_control(self._tokenizer, text, self._control)
 
     def _begin(self) -> list[int]:
         """The token a text starts with, where the chat template does not bring it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from string import ascii_uppercase
 
@@ -12,6 +13,7 @@ from claspkit.profiles.taxonomy import FineIntent, Taxonomy
 from .prompts import normalise, window
 
 _OPEN, _CLOSE = "<<<", ">>>"
+_AFTER_START, _BEFORE_END = re.compile(r"<(?=\S)"), re.compile(r"(?<=\S)>")
 
 
 def letters(taxonomy: Taxonomy = STANDARD) -> str:
@@ -48,13 +50,17 @@ def framed(kinds: str, ending: str) -> str:
 
 
 def quoted(prompt: str) -> str:
-    """What follows the instructions for one prompt: its normalised text, shortened, between the marks."""
+    """What follows the instructions for one prompt: its normalised text, shortened, between the marks.
+
+    Angle brackets in it stand apart from what they enclose, so that nothing there is a tag or a control token
+    (``<think>``), not even together with the marks, wherever the text is made into tokens.
+    """
     text = window(normalise(prompt)).replace(_OPEN, " ").replace(_CLOSE, " ")
-    return f"{_OPEN}{text}{_CLOSE}"
+    return f"{_OPEN}{_BEFORE_END.sub(' >', _AFTER_START.sub('< ', text))}{_CLOSE}"
 
 
 @cache
 def template_digest(taxonomy: Taxonomy = STANDARD) -> str:
     """SHA-256 of the instructions and the merging: a label made with another template is not reused."""
     merging = [[fine.id, fine.intent] for fine in taxonomy.fine_intents]
-    return digest([instructions(taxonomy), _OPEN, _CLOSE, merging])
+    return digest([instructions(taxonomy), quoted("<a>"), merging])

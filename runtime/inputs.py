@@ -14,18 +14,18 @@ from claspkit.profiles.errors import UsageError
 
 from .models import LoadedModel
 from .pictures import check_pictures
+from .placeholders import user_texts
 from .processors import VIDEO_BUILDERS, SplitProcessor
 
 
 def chat_text(loaded: LoadedModel, prompt: str, kind: str = "image") -> str:
     """Put one prompt with one picture (or "video") into the model's chat template, ready for the answer.
 
-    Placeholder tokens inside the user's text are taken out: they would announce pictures that do not exist.
+    Control tokens inside the user's text are taken out: they would announce pictures that do not exist, or open turns.
     """
-    bare = prompt
-    for name in ("image_token", "video_token"):
-        bare = bare.replace(getattr(loaded.processor, name, None) or " ", " ")
-    turn = [{"role": "user", "content": [{"type": kind}, {"type": "text", "text": bare.strip()}]}]
+    named = (getattr(loaded.processor, name, None) for name in ("image_token", "video_token"))
+    (bare,) = user_texts(loaded.processor.tokenizer, [prompt], [name for name in named if name])
+    turn = [{"role": "user", "content": [{"type": kind}, {"type": "text", "text": bare}]}]
     text: str = loaded.processor.apply_chat_template(turn, add_generation_prompt=True)
     return text
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from claspkit.profiles.errors import UsageError
 
-from .placeholders import expand, tokenise
+from .placeholders import expand, tokenise, user_texts
 
 
 def image_token_count(model_config: Any, height: int, width: int) -> int:
@@ -125,10 +125,10 @@ def _pixels(image_processor: Any, pictures: Sequence[Image.Image]) -> tuple[str,
 def chats(tokenizer: Any, prompts: Sequence[str], model_config: Any, kind: str = "image") -> list[str]:
     """Put prompts into the chat format, with one placeholder of ``kind`` ("image", "video") in front of each.
 
-    Placeholders inside a user's text are taken out: they would announce pictures that do not exist.
+    Control tokens inside a user's text are taken out: they would announce pictures that do not exist, or open turns.
     """
     image, video = (_token(tokenizer, i) for i in (model_config.image_token_id, model_config.video_token_id))
-    bare = [prompt.replace(image, " ").replace(video, " ").strip() for prompt in prompts]
+    bare = user_texts(tokenizer, prompts, (image, video))
     if not getattr(tokenizer, "chat_template", None):
         # What the model was tuned on; its tokenizer alone carries no template, its processor does.
         return [f"USER: {image if kind == 'image' else video}\n{text} ASSISTANT:" for text in bare]

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from claspkit.profiles.errors import UsageError
+from claspkit.router.control_tokens import control_tokens, without_control
 
 
 def chat_texts(tokenizer: Any, prompts: Sequence[str], taken_out: Sequence[str], kind: str = "image") -> list[str]:
@@ -16,7 +17,7 @@ def chat_texts(tokenizer: Any, prompts: Sequence[str], taken_out: Sequence[str],
     Args:
         tokenizer: the model's tokenizer.
         prompts: what users wrote.
-        taken_out: tokens that are removed from it, for they would announce pictures that do not exist.
+        taken_out: tokens that are removed from it, beside the tokenizer's own control tokens.
         kind: "image" or "video", what each is about.
 
     Raises:
@@ -28,12 +29,26 @@ def chat_texts(tokenizer: Any, prompts: Sequence[str], taken_out: Sequence[str],
             "tokenizer.chat_template to the template in chat_template.jinja or chat_template.json of the model's folder"
         )
     texts = []
-    for prompt in prompts:
-        bare = prompt
+    for bare in user_texts(tokenizer, prompts, taken_out):
+        turn = [{"role": "user", "content": [{"type": kind}, {"type": "text", "text": bare}]}]
+        texts.append(str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)))
+    return texts
+
+
+def user_texts(tokenizer: Any, prompts: Sequence[str], taken_out: Sequence[str]) -> list[str]:
+    """What users wrote, without the tokenizer's control tokens: they would announce pictures or open turns.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        prompts: what users wrote.
+        taken_out: further tokens that are removed.
+    """
+    control = control_tokens(tokenizer)
+    texts = []
+    for bare in prompts:
         for token in taken_out:
             bare = bare.replace(token, " ")
-        turn = [{"role": "user", "content": [{"type": kind}, {"type": "text", "text": bare.strip()}]}]
-        texts.append(str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)))
+        texts.append(without_control(tokenizer, bare, control).strip())
     return texts
 
 
