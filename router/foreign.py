@@ -33,7 +33,8 @@ _ORDERS = re.compile(
     r" [^.!?]{0,120}\b(?:above|previous|prior|before|earlier|preceding|instructions?|prompts?|anweisung(?:en)?|"
     r"instruc\w{1,10}|everything|anterior(?:es)?|pr[e\u00e9]c[e\u00e9]dent\w{0,3})\b[^.!?]{0,120}(?:[.!]|$)"
     r"|\byou are now [^.!?]{1,80}(?:[.!]|$)"
-    r"|\b(?:always |only )?(?:answer|reply|respond|output)(?: only| always)?(?: with| by)?"
+    r"|(?:^|(?<=[.!?:,;] )|\b(?:please|always|only|just|simply|then|and) )(?:answer|reply|respond|output)"
+    r"(?: only| always)?(?: with| by)?"
     r"(?: (?:one|the) letter:?)? \w{1,20}(?:[.!]|$)"
     # Statements about the prompt's own class.
     r"|\bthe (?:answer|(?:class|label|category|intent|kind) of (?:this|the) (?:question|prompt)) is [^.!?]{1,60}"

@@ -187,7 +187,7 @@ def test_the_command_attacks_the_rules_examples(capsys: pytest.CaptureFixture[st
     assert (found["carriers"], found["total"]["prompts"]) == (len(RULES), 600)
     assert [row["name"] for row in found["kinds"]] == list(KINDS)
     text = printed(capsys, "--limit", "600", "--router", "rules")
-    for part in ("rules@", "39 prompts, 200 injections", "persuasion", "held out", "to default", "slowest"):
+    for part in ("rules@", f"{len(RULES)} prompts, 200 injections", "persuasion", "held out", "to default", "slowest"):
         assert part in text
 
 

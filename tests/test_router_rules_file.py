@@ -126,7 +126,7 @@ def test_what_is_wrong_is_said(text: str, reason: str) -> None:
 
 def test_stars_that_are_no_quantifiers_are_allowed() -> None:
     """Escaped ones, and those in a set."""
-    rules = read(HEAD + row(says=r"pattern = '''\*[*+]\+x'''", example="*++x"))
+    rules = read(HEAD + row(says=r"pattern = '''\*[*+]\+x'''", example="is it *++x"))
     assert rules.match("a **+x") is not None
 
 
