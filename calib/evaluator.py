@@ -1,6 +1,7 @@
 """Scores candidates on samples from cached vision layers: fuse, prune, answer, score.
 
-Sample-major: one read of a block's layers serves all candidates; fusion runs once per prototype.
+Sample-major: one read of a block's layers serves all candidates; fusion runs once per prototype, and so do the decoder
+layers before the first stage, where the splits of one prototype do not differ yet.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from torch import Tensor
+
 from claspkit.cache.store import FeatureStore
 from claspkit.profiles.budget import Stage
 from claspkit.runtime.inputs import decode_answers
 from claspkit.runtime.models import LoadedModel
 from claspkit.runtime.plan import PrunePlan, RowPlan
 
-from .feeding import FusedBlock, open_feed
+from .feeding import open_feed
 from .samples import Sample
 from .scorers import score_answer
 from .space import Candidate
@@ -55,17 +58,17 @@ class Evaluator:
         layers = tuple(sorted({layer for candidate in candidates for layer in candidate.prototype.layers}))
         block = self._feed.read(samples, layers)
         for prototype, group in groupby(candidates, key=lambda candidate: candidate.prototype):
-            fused = block.fused(prototype.layers, prototype.weights)
-            yield [
-                self._answer(samples, candidate, fused, self._plan(self._stages, candidate.rho, len(samples)))
-                for candidate in group
-            ]
+            fused, asked = block.fused(prototype.layers, prototype.weights), list(group)
+            plans = [self._plan(self._stages, candidate.rho, len(samples)) for candidate in asked]
+            found = fused.generate(plans, self._max_new_tokens)
+            yield [self._result(samples, candidate, ids) for candidate, ids in zip(asked, found, strict=True)]
 
     def unpruned(self, samples: Sequence[Sample]) -> BlockResult:
         """Score the stock model: its own layer, every visual token."""
         layer = self._loaded.spec.default_layer
         fused = self._feed.read(samples, (layer,)).fused((layer,), (1.0,))
-        return self._answer(samples, None, fused, self._plan((), 1.0, len(samples)))
+        (ids,) = fused.generate([self._plan((), 1.0, len(samples))], self._max_new_tokens)
+        return self._result(samples, None, ids)
 
     def _plan(self, stages: tuple[tuple[int, int], ...], rho: float, rows: int) -> PrunePlan:
         """Rows that read the stock layer: what stands there is fused already."""
@@ -73,9 +76,7 @@ class Evaluator:
         row = RowPlan((facts.default_layer,), (1.0,), rho)
         return PrunePlan(stages, (row,) * rows, scaling=facts.scaling, visual_tokens=facts.visual_tokens)
 
-    def _answer(
-        self, samples: Sequence[Sample], candidate: Candidate | None, fused: FusedBlock, plan: PrunePlan
-    ) -> BlockResult:
-        answers = decode_answers(self._loaded, fused.generate(plan, self._max_new_tokens))
+    def _result(self, samples: Sequence[Sample], candidate: Candidate | None, ids: Tensor) -> BlockResult:
+        answers = decode_answers(self._loaded, ids)
         scores = [score_answer(sample, answer) for sample, answer in zip(samples, answers, strict=True)]
         return BlockResult(candidate, tuple(answers), tuple(scores))

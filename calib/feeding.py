@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,21 +12,32 @@ from torch import Tensor
 
 from claspkit.cache.store import FeatureStore
 from claspkit.cache.tensors import to_tensor
+from claspkit.profiles.errors import ResourceError
 from claspkit.runtime.fusion import fuse
 from claspkit.runtime.inputs import text_inputs
 from claspkit.runtime.models import LoadedModel
 from claspkit.runtime.plan import PrunePlan
 from claspkit.runtime.pruner import apply_plan
 from claspkit.runtime.replay import inputs_from_grids, replay
+from claspkit.runtime.shared_start import repeat_rows, share_start
 
 from .samples import Sample
+
+TOGETHER = 2**16
+"""Tokens of prompts that are run as one batch, at most, where several plans share the block's first layers."""
 
 
 class FusedBlock(Protocol):
     """A block whose pictures are fused, ready to be asked."""
 
-    def generate(self, plan: PrunePlan, max_new_tokens: int) -> Tensor:
-        """Answer greedily under a plan whose rows read the stock layer alone; returns new ids (B, T)."""
+    def generate(self, plans: Sequence[PrunePlan], max_new_tokens: int) -> list[Tensor]:
+        """Answer greedily under plans whose rows read the stock layer alone; returns new ids (B, T) for each.
+
+        The plans have the same stages. What one answers does not depend on the others, up to rounding.
+
+        Raises:
+            ResourceError: one plan alone does not fit into the device's memory.
+        """
 
 
 class Block(Protocol):
@@ -91,11 +102,36 @@ class _Embedded:
     mask: Tensor  # (B, S)
     visual: Tensor  # (B, S) bool
 
-    def generate(self, plan: PrunePlan, max_new_tokens: int) -> Tensor:
-        model = self.loaded.model
-        with torch.inference_mode(), apply_plan(model, self.loaded.family, plan) as stages:
-            stages.expect(self.visual)
-            return _greedy(model, max_new_tokens, inputs_embeds=self.embeds, attention_mask=self.mask)
+    def generate(self, plans: Sequence[PrunePlan], max_new_tokens: int) -> list[Tensor]:
+        size = max(1, TOGETHER // self.mask.numel())
+        parts = [plans[start : start + size] for start in range(0, len(plans), size)]
+        return [answer for part in parts for answer in self._fitting(part, max_new_tokens)]
+
+    def _fitting(self, plans: Sequence[PrunePlan], max_new_tokens: int) -> list[Tensor]:
+        try:
+            return self._together(plans, max_new_tokens)
+        except torch.OutOfMemoryError as error:
+            if len(plans) == 1:
+                raise ResourceError(
+                    f"no memory on {self.mask.device} for {len(self.mask)} samples at a time; make --block-size smaller"
+                ) from error
+        half = len(plans) // 2
+        return [*self._fitting(plans[:half], max_new_tokens), *self._fitting(plans[half:], max_new_tokens)]
+
+    def _together(self, plans: Sequence[PrunePlan], max_new_tokens: int) -> list[Tensor]:
+        """All plans as rows of one batch; the layers before the first stage see each prompt once."""
+        model, family, copies = self.loaded.model, self.loaded.family, len(plans)
+        whole = replace(plans[0], rows=tuple(row for plan in plans for row in plan.rows))
+        last = whole.stages[0][0] if whole.stages else 0
+        embeds, mask, visual = (repeat_rows(part, copies) for part in (self.embeds, self.mask, self.visual))
+        with (
+            torch.inference_mode(),
+            share_start(model, family, last, copies),
+            apply_plan(model, family, whole) as stages,
+        ):
+            stages.expect(visual)
+            answers = _greedy(model, max_new_tokens, inputs_embeds=embeds, attention_mask=mask)
+        return list(answers.split(len(self.mask)))
 
 
 @dataclass(frozen=True)
@@ -138,7 +174,10 @@ class _Replayed:
     grids: Sequence[tuple[int, ...]]
     inputs: Any
 
-    def generate(self, plan: PrunePlan, max_new_tokens: int) -> Tensor:
+    def generate(self, plans: Sequence[PrunePlan], max_new_tokens: int) -> list[Tensor]:
+        return [self._generate(plan, max_new_tokens) for plan in plans]
+
+    def _generate(self, plan: PrunePlan, max_new_tokens: int) -> Tensor:
         model, family = self.loaded.model, self.loaded.family
         with (
             torch.inference_mode(),

@@ -22,6 +22,7 @@ from .guards import check_attention, check_cache, check_continued, check_decoder
 from .prefill import Announcement, Prefill, StageTrace, shortened_inputs
 from .saliency import merge_axes, reference_attention
 from .segments import cut_later_mask, cut_later_padding, cut_prompt_mask, cut_rotary
+from .shared_start import repeat_rows
 
 
 class _Running(threading.local):
@@ -194,10 +195,12 @@ class DecoderStages:
         assert run.key is not None
         sections = (getattr(attention.config, "rope_parameters", None) or {}).get("mrope_section", ())
         merged = [merge_axes(part, sections) for part in rotary]
+        # A layer that was run once for several copies of the prompts (shared_start) has a row for each prompt alone.
+        copies = now.layout.reference.shape[0] * every // run.query.shape[0]
         return reference_attention(
-            run.query[::every],
-            run.key[::every],
-            rotary=tuple(part[::every] if part.shape[0] > 1 else part for part in merged),
+            repeat_rows(run.query[::every], copies),
+            repeat_rows(run.key[::every], copies),
+            rotary=tuple(repeat_rows(part[::every], copies) if part.shape[0] > 1 else part for part in merged),
             reference=now.layout.reference.to(run.key.device),
             real=now.current.real[::every],
             width=attention.head_dim,

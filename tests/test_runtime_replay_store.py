@@ -122,7 +122,7 @@ def test_cached_outcomes_are_the_runtimes(loaded: LoadedModel, rho: float | None
         feed = open_feed(loaded, store)
         assert isinstance(feed, ReplayFeed)
         fused = feed.read(samples, (0, *layers)).fused(layers, weights)
-        got = fused.generate(plan(RowPlan((layer,), (1.0,), rho or 0.0)), 16)
+        (got,) = fused.generate([plan(RowPlan((layer,), (1.0,), rho or 0.0))], 16)
     assert calls == []
     assert torch.equal(got, wanted.sequences[:, inputs["input_ids"].shape[1] :])
 
