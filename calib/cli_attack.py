@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from claspkit.profiles.errors import BadDataError, UsageError, shorten
-from claspkit.profiles.intents import open_taxonomy
+from claspkit.profiles.intents import is_standard, open_taxonomy
 from claspkit.profiles.taxonomy import Taxonomy
 from claspkit.router.attack import LIMIT, Attack, attack
 from claspkit.router.backend_replay import answer_rows, is_log
@@ -29,7 +29,7 @@ from .table import clean, percent
 def attack_router(
     file: Annotated[
         Path | None,
-        typer.Argument(help='Lines of {"prompt"}, or a run\'s labels.jsonl. Default: examples of the rules.'),
+        typer.Argument(help='Lines of {"prompt"}, or a run\'s labels.jsonl. Default: examples of rules or intents.'),
     ] = None,
     router: Annotated[str, typer.Option(help=f"Who is attacked, one of: {', '.join(BACKENDS)}.")] = "student",
     part: Annotated[str | None, typer.Option(help='Take only lines whose "part" is this.')] = None,
@@ -58,7 +58,7 @@ def attack_router(
         --limit 2000
     """
     classes = open_taxonomy(taxonomy)
-    carriers = [rule.example for rule in RULES] if file is None else _read_prompts(file, part, classes)
+    carriers = _examples(classes) if file is None else _read_prompts(file, part, classes)
     backend = make_named(
         router, router_model, router_mode, router_endpoint, router_key_env, router_answers, device, classes
     )
@@ -67,6 +67,16 @@ def attack_router(
         typer.echo(json.dumps(found.to_dict()))
     else:
         _print(found, Console())
+
+
+def _examples(taxonomy: Taxonomy) -> list[str]:
+    """Ordinary prompts: the examples of the rules, or of a user's own intents."""
+    if is_standard(taxonomy):
+        return [rule.example for rule in RULES]
+    found = [example for fine in taxonomy.fine_intents for example in fine.examples]
+    if not found:
+        raise UsageError(f"the taxonomy {taxonomy.name!r} has no examples to attack; name a FILE of prompts")
+    return found
 
 
 def _read_prompts(path: Path, part: str | None, taxonomy: Taxonomy) -> list[str]:

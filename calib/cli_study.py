@@ -12,13 +12,14 @@ from rich.console import Console
 
 from claspkit.profiles.canonical import write_atomic
 from claspkit.profiles.errors import UsageError
+from claspkit.profiles.intents import is_standard
 from claspkit.router.backends import BACKENDS, BackendOptions
 
 from .cli_stages import RouterAnswers, RouterConcurrency, RouterEndpoint, RouterKeyEnv, RouterMode, RouterModel
 from .finished import read_finished
 from .labelling import Access
 from .progress import Reporter
-from .study import CONFIGS, SEEDS, check_study, route_holdout
+from .study import CONFIGS, PROFILE, SEEDS, check_study, route_holdout
 from .study import study as make_study
 from .study_chart import render
 from .study_table import print_study
@@ -28,7 +29,10 @@ def study(
     run: Annotated[Path, typer.Argument(help="Run folder of a finished calibration.")],
     router: Annotated[
         list[str] | None,
-        typer.Option(help=f"Routers to compare, several times, of: {', '.join(BACKENDS)}; default: rules, student."),
+        typer.Option(
+            help=f"Router to compare, several times: profile (the run's own), {', '.join(BACKENDS)}; "
+            "default: profile, student."
+        ),
     ] = None,
     configs: Annotated[
         str, typer.Option(help=f"Configurations of the classes, one of: {', '.join(CONFIGS)}.")
@@ -68,10 +72,10 @@ def study(
         concurrency=router_concurrency,
         answers=Path(router_answers) if router_answers else None,
     )
-    names = router or ["rules", "student"]
-    check_study(names, options, configs)
+    check_study(router or [], options, configs)
     report = Reporter(quiet=as_json)
     finished = read_finished(run)
+    names = router or ([PROFILE, "student"] if is_standard(finished.taxonomy) else [PROFILE])
     routed = route_holdout(finished, names, replace(options, taxonomy=finished.taxonomy), report)
     found = make_study(finished, routed, configs, seeds, report)
     if out is not None:

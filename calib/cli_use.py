@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from claspkit.profiles.budget import Stage
+from claspkit.profiles.errors import UsageError
 from claspkit.profiles.files import read_profile
 from claspkit.profiles.intents import INTENT_IDS, open_taxonomy
 from claspkit.router.backends import BACKENDS
@@ -78,8 +79,11 @@ def run(
 def route(
     profile: Annotated[Path | None, typer.Option("--profile", help="Route as this profile does.")] = None,
     backend: Annotated[
-        str, typer.Option("--backend", "--router", help=f"Without a profile, one of: {', '.join(BACKENDS)}.")
-    ] = "student",
+        str | None,
+        typer.Option(
+            "--backend", "--router", help=f"Without a profile, one of: {', '.join(BACKENDS)}; default: student."
+        ),
+    ] = None,
     min_confidence: Annotated[
         float | None,
         typer.Option(
@@ -107,8 +111,14 @@ def route(
 
       echo "How many dogs are there?" | claspkit route --json
     """
+    if sys.stdin is None:  # closed by whoever started us
+        raise UsageError('prompts are read from stdin, one a line: echo "How many dogs are there?" | claspkit route')
     prompts = [line.rstrip("\n") for line in sys.stdin]
     if profile is not None:
+        others = {"--taxonomy": taxonomy, "--router-model": router_model, "--router-endpoint": router_endpoint}
+        given = [name for name, value in {**others, "--router-answers": router_answers}.items() if value is not None]
+        if given or backend is not None:
+            raise UsageError(f"--profile brings its own router; leave {' and '.join(given or ['--router'])} out")
         sealed = read_profile(profile)
         folder = profile if profile.is_dir() else profile.parent
         router = router_backend(sealed.router, folder, sealed.read_taxonomy())
@@ -116,7 +126,14 @@ def route(
     else:
         classes = open_taxonomy(taxonomy)
         router = make_named(
-            backend, router_model, router_mode, router_endpoint, router_key_env, router_answers, device, classes
+            backend or "student",
+            router_model,
+            router_mode,
+            router_endpoint,
+            router_key_env,
+            router_answers,
+            device,
+            classes,
         )
         least, fallback = router.reject_below, classes.default
     raw = router.label(prompts)

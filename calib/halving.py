@@ -9,20 +9,22 @@ from statistics import fmean, pstdev
 FIRST = 32
 """Samples of the first rung, at least."""
 
+SHARE = 32
+"""The first rung has one sample in this many, so that more data makes a search surer and not only its end."""
+
 CLEAR = 2.33
 """Standard errors by which a candidate must trail the leader to be dropped at once (one-sided 1 %)."""
 
 
-def rungs(sizes: Sequence[int], first: int = FIRST) -> tuple[int, ...]:
-    """How many blocks each rung takes: the first holds ``first`` samples or more, each next one twice as many.
+def rungs(sizes: Sequence[int]) -> tuple[int, ...]:
+    """How many blocks each rung takes: the first holds FIRST samples and one in SHARE, each next one twice as many.
 
     The last rung is all blocks. Samples are taken from the front, so a rung contains the one before.
 
     Args:
         sizes: samples per block.
-        first: samples of the first rung, at least.
     """
-    found, wanted, total = [], first, 0
+    found, wanted, total = [], max(FIRST, sum(sizes) // SHARE), 0
     for number, size in enumerate(sizes, 1):
         total += size
         if total >= wanted and number < len(sizes):

@@ -7,24 +7,44 @@ scheme; every cell of the matrix has its count and share written in it, so nothi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from claspkit.profiles.canonical import write_atomic
 from claspkit.profiles.errors import UsageError
-from claspkit.profiles.intents import INTENT_IDS
 from claspkit.router.scoring import Rejection, Scores
 
 from .charts import data_table, esc
 from .table import percent
 
 _LEFT, _TOP, _WIDE, _HIGH = 112, 92, 70, 40  # of the matrix: its corner, and a cell
-_SIZE = len(INTENT_IDS)
-_RIGHT, _BOTTOM = _LEFT + _SIZE * _WIDE, _TOP + _SIZE * _HIGH
-_CURVE_TOP, _CURVE_BOTTOM = _BOTTOM + 92, _BOTTOM + 312
-_WIDTH, _HEIGHT = _RIGHT + 24, _CURVE_BOTTOM + 60
+_NARROWEST = 500  # of the curve and of the words above it, where a matrix is small
 _LONGEST = 10  # letters of a class that fit a column
 _STRONG = 0.5  # from this share on a cell is filled so far that its letters take the page's colour
 _POINTS = 400  # drawn of a curve, at most
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where the parts of a picture of so many classes stand."""
+
+    classes: int
+
+    @property
+    def right(self) -> int:
+        return _LEFT + max(self.classes * _WIDE, _NARROWEST)
+
+    @property
+    def curve_top(self) -> int:
+        return _TOP + self.classes * _HIGH + 92
+
+    @property
+    def curve_bottom(self) -> int:
+        return self.curve_top + 220
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.right + 24, self.curve_bottom + 60
 
 
 def write_picture(path: Path, scores: Scores, rejected: Rejection, title: str, word: str = "accuracy") -> None:
@@ -52,29 +72,30 @@ def draw_scores(scores: Scores, rejected: Rejection, title: str, word: str = "ac
         title: who was scored on what.
         word: what a right label shows, "accuracy" or "agreement".
     """
-    worst = _confusions(scores)
+    worst, frame = _confusions(scores), _Frame(len(scores.classes))
+    width, height = frame.size
     described = (
         f"{scores.prompts} prompts, {word} {percent(scores.accuracy)} percent. Rows are true classes, columns labels. "
         + (f"Most frequent confusions: {'; '.join(worst[:3])}. " if worst else "No confusion. ")
         + f"{_own(rejected, word)}."
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" '
-        f'height="{_HEIGHT}" aria-labelledby="scores-t scores-d"><title id="scores-t">{esc(title)}</title>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" aria-labelledby="scores-t scores-d"><title id="scores-t">{esc(title)}</title>'
         f'<desc id="scores-d">{esc(described)}</desc><style>{_STYLE}</style>'
-        f'<rect class="page" width="{_WIDTH}" height="{_HEIGHT}"/>'
+        f'<rect class="page" width="{width}" height="{height}"/>'
         f'<text class="title" x="16" y="28">{esc(_cut(title, 66))}</text>'
         f'<text class="soft" x="16" y="50">{scores.prompts} prompts, {word} {percent(scores.accuracy)} %, macro F1 '
         f"{percent(scores.macro_f1)} %. Cells: prompts, and their share of the row.</text>"
         + "".join(_matrix(scores))
-        + "".join(_curve(scores, rejected, word))
+        + "".join(_curve(frame, scores, rejected, word))
         + "</svg>\n"
     )
 
 
 def _matrix(scores: Scores) -> Iterator[str]:
     yield f'<text class="soft" x="{_LEFT - 10}" y="{_TOP - 10}" text-anchor="end">true ↓ label →</text>'
-    for number, intent in enumerate(INTENT_IDS):
+    for number, intent in enumerate(_names(scores)):
         name, place = esc(_cut(intent, _LONGEST)), _TOP + _HIGH * (number + 0.5)
         yield f'<text x="{_LEFT + _WIDE * (number + 0.5):g}" y="{_TOP - 10}" text-anchor="middle">{name}</text>'
         yield f'<text x="{_LEFT - 10}" y="{place + 4:g}" text-anchor="end">{name}</text>'
@@ -101,7 +122,8 @@ def _cell(row: int, column: int, count: int, share: float) -> str:
     )
 
 
-def _curve(scores: Scores, rejected: Rejection, word: str) -> Iterator[str]:
+def _curve(frame: _Frame, scores: Scores, rejected: Rejection, word: str) -> Iterator[str]:
+    right, top, bottom = frame.right, frame.curve_top, frame.curve_bottom
     points = _thinned([(coverage, accuracy) for _, coverage, accuracy in scores.curve])
     seen = [accuracy for _, accuracy in points]
     if rejected.accepted_accuracy is not None:
@@ -111,23 +133,23 @@ def _curve(scores: Scores, rejected: Rejection, word: str) -> Iterator[str]:
     ticks = [1 - step * number for number in range(round((1 - low) / step) + 1)]
 
     def across(coverage: float) -> float:
-        return _LEFT + coverage * (_RIGHT - _LEFT)
+        return _LEFT + coverage * (right - _LEFT)
 
     def up(accuracy: float) -> float:
-        return _CURVE_BOTTOM - (accuracy - low) / (1 - low) * (_CURVE_BOTTOM - _CURVE_TOP)
+        return bottom - (accuracy - low) / (1 - low) * (bottom - top)
 
-    yield f'<text class="head" x="16" y="{_CURVE_TOP - 38}">{word.capitalize()} of the surest prompts</text>'
-    yield f'<text class="soft" x="16" y="{_CURVE_TOP - 18}">{esc(_own(rejected, word))}</text>'
+    yield f'<text class="head" x="16" y="{top - 38}">{word.capitalize()} of the surest prompts</text>'
+    yield f'<text class="soft" x="16" y="{top - 18}">{esc(_own(rejected, word))}</text>'
     for tick in ticks:
-        yield f'<path class="grid" d="M{_LEFT} {up(tick):.1f}H{_RIGHT}"/>'
+        yield f'<path class="grid" d="M{_LEFT} {up(tick):.1f}H{right}"/>'
         yield f'<text x="{_LEFT - 10}" y="{up(tick) + 4:.1f}" text-anchor="end">{100 * tick:.0f} %</text>'
     for fifth in range(6):
         place = f"{across(fifth / 5):.1f}"
-        yield f'<path class="axis" d="M{place} {_CURVE_BOTTOM}v5"/>'
-        yield f'<text x="{place}" y="{_CURVE_BOTTOM + 20}" text-anchor="middle">{20 * fifth} %</text>'
-    yield f'<path class="axis" d="M{_LEFT} {_CURVE_BOTTOM}H{_RIGHT}"/>'
+        yield f'<path class="axis" d="M{place} {bottom}v5"/>'
+        yield f'<text x="{place}" y="{bottom + 20}" text-anchor="middle">{20 * fifth} %</text>'
+    yield f'<path class="axis" d="M{_LEFT} {bottom}H{right}"/>'
     yield (
-        f'<text class="soft" x="{(_LEFT + _RIGHT) / 2:g}" y="{_CURVE_BOTTOM + 42}" text-anchor="middle">'
+        f'<text class="soft" x="{(_LEFT + right) / 2:g}" y="{bottom + 42}" text-anchor="middle">'
         "share of the prompts accepted, the surest first</text>"
     )
     path = "L".join(f"{across(coverage):.1f} {up(accuracy):.1f}" for coverage, accuracy in points)
@@ -136,7 +158,7 @@ def _curve(scores: Scores, rejected: Rejection, word: str) -> Iterator[str]:
         yield f'<circle class="dot" cx="{across(points[0][0]):.1f}" cy="{up(points[0][1]):.1f}" r="4"/>'
     if rejected.accepted_accuracy is not None:
         x, y = across(rejected.coverage), up(rejected.accepted_accuracy)
-        yield f'<path class="mark" d="M{x:.1f} {_CURVE_BOTTOM}V{y:.1f}"/>'
+        yield f'<path class="mark" d="M{x:.1f} {bottom}V{y:.1f}"/>'
         yield f'<circle class="ring" cx="{x:.1f}" cy="{y:.1f}" r="6"/>'
 
 
@@ -154,13 +176,18 @@ def _own(rejected: Rejection, word: str) -> str:
 
 def _confusions(scores: Scores) -> list[str]:
     """``3 of 40 object as text`` and so on, the most frequent first."""
+    names = _names(scores)
     found = [
-        (count, sum(row), INTENT_IDS[true], INTENT_IDS[given])
+        (count, sum(row), names[true], names[given])
         for true, row in enumerate(scores.confusion)
         for given, count in enumerate(row)
         if count and true != given
     ]
     return [f"{count} of {total} {true} as {given}" for count, total, true, given in sorted(found, key=lambda x: -x[0])]
+
+
+def _names(scores: Scores) -> list[str]:
+    return [row.intent for row in scores.classes]
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -177,8 +204,8 @@ def _page(svg: str, scores: Scores, title: str, word: str) -> str:
     """The picture in a page, with its numbers as tables."""
     confusion = data_table(
         "Prompts by true class (rows) and label (columns)",
-        ["true class", *INTENT_IDS],
-        ([INTENT_IDS[number], *row] for number, row in enumerate(scores.confusion)),
+        ["true class", *_names(scores)],
+        ([name, *row] for name, row in zip(_names(scores), scores.confusion, strict=True)),
     )
     curve = data_table(
         f"{word.capitalize()} by share accepted, percent",

@@ -96,7 +96,15 @@ class Pipeline:
             UsageError: the file that was named cannot be read.
             BadDataError: it holds no taxonomy.
         """
-        return open_taxonomy(self.config.taxonomy)
+        return open_taxonomy(self._taxonomy_file)
+
+    @property
+    def _taxonomy_file(self) -> Path | None:
+        """The file that was named, or the run's copy where that is gone."""
+        if self.config.taxonomy is None:
+            return None
+        named = Path(self.config.taxonomy)
+        return self.folder.taxonomy if not named.exists() and self.folder.taxonomy.exists() else named
 
     def run(
         self, *, until: str = "profile", fresh: bool = False, cache_workers: int = 1, access: Access | None = None
@@ -114,11 +122,18 @@ class Pipeline:
             ClaspError: with the exit code of its kind; everything finished so far stays on disk.
         """
         times, access = Times(), access or Access()
+        if fresh:
+            open_taxonomy(self.config.taxonomy)  # the run's copy will not do: it goes
+        check_choice(self.config.profile_router, self.taxonomy)
+        source = self._taxonomy_file
+        own = None if source is None else source.read_bytes()  # read before --fresh may take it away
         if fresh and self.folder.root.exists():
             _start_over(self.folder)
         self.folder.root.mkdir(parents=True, exist_ok=True)
         with times.stage("model"):
             loaded, budget, space = self._prepare(access)
+            if own is not None and not self.folder.taxonomy.exists():
+                write_atomic(self.folder.taxonomy, own)
         last = STAGES.index(until)
         with times.stage("samples"):
             data = self._samples()
@@ -171,7 +186,6 @@ class Pipeline:
         config = self.config
         _one_of("--strategy", config.strategy, STRATEGIES)
         _one_of("--router", config.router, BACKENDS)
-        check_choice(config.profile_router, self.taxonomy)
         check_router(config, access, self.taxonomy)
         dtype = _one_of("--dtype", config.dtype, DTYPES) if config.dtype else None
         check_dtype(config.cache_dtype)
@@ -202,8 +216,6 @@ class Pipeline:
             "stages_used": [[stage.after_layer, stage.keep] for stage in budget.stages],
         }
         lock(self.folder.root, facts)
-        if config.taxonomy is not None and not self.folder.taxonomy.exists():
-            write_atomic(self.folder.taxonomy, Path(config.taxonomy).read_bytes())
         return loaded, budget, space
 
     def _samples(self) -> LoadResult:

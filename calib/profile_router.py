@@ -11,7 +11,7 @@ from claspkit.profiles.canonical import sha256_hex, write_atomic
 from claspkit.profiles.errors import MismatchError, UsageError
 from claspkit.profiles.intents import STANDARD, is_standard
 from claspkit.profiles.taxonomy import Taxonomy
-from claspkit.router.backends import Backend, make_backend
+from claspkit.router.backends import Backend, BackendOptions, make_backend
 from claspkit.router.labels import Label
 from claspkit.router.prompts import prompt_digest
 from claspkit.router.rules import RULES_VERSION
@@ -72,9 +72,9 @@ class _Taught:
         kinds = [str(label.fine) for label in self.labels]
         return train_student(self.prompts, kinds, seed=seed, taxonomy=self.taxonomy).student
 
-    def agreement(self, backend: Backend) -> dict[str, Any]:
+    def agreement(self, backend: Backend, alone: bool = False) -> dict[str, Any]:
         """How often a router that rejects below its threshold says what the labels say; None without labels."""
-        threshold = _threshold(backend)
+        threshold = _threshold(backend, alone)
         if not self.prompts:
             return {"min_confidence": threshold, "agreement": None, "coverage": None, "accepted_agreement": None}
         truth = [label.intent for label in self.labels]
@@ -112,21 +112,24 @@ def choose_router(
     if not is_standard(taxonomy) and config.router != "student":
         return _own(config, samples, labels, taxonomy)
     taught, asked = _taught(samples, labels, taxonomy), config.profile_router
+    options = BackendOptions(taxonomy=taxonomy)
     if asked == "rules" or (asked == "auto" and config.router == "rules"):
         why = "asked for" if asked == "rules" else "they labelled the run"
-        return _only(RULES, make_backend("rules"), why, taught)
+        return _only(RULES, make_backend("rules", options), why, taught)
     if config.router == "student":
         return _only(LABELLER, _labeller(config, labels, taxonomy), "it labelled the run", taught)
-    shipped = read_student(SHIPPED)
+    shipped = read_student(SHIPPED, taxonomy)
     if len(taught) < FEWEST:
         why = f"only {len(taught)} different prompts have a fine intent; distilling takes {FEWEST}"
         return _only(SHIPPED_STUDENT, shipped, why, taught)
     held, rest = _split(taught)
     rivals: dict[str, Backend] = {DISTILLED: rest.student(config.seed), SHIPPED_STUDENT: shipped}
     if asked == "auto":
-        rivals[RULES] = make_backend("rules")
+        rivals[RULES] = make_backend("rules", options)
     rows = [{"name": name, **held.agreement(backend)} for name, backend in rivals.items()]
-    best = max(rows, key=lambda row: float(row["agreement"]))  # of equals the first
+    # One that accepts nothing is of use to nobody, and if none accepts anything the smallest is good enough.
+    useful = [row for row in rows if row["coverage"]] or rows[::-1]
+    best = max(useful, key=lambda row: (float(row["agreement"]), float(row["coverage"])))  # of equals the first
     winner = str(best["name"])
     backend = taught.student(config.seed) if winner == DISTILLED else rivals[winner]
     why = f"agrees with most labels of {len(held)} prompts that the distilled student was trained without"
@@ -185,8 +188,8 @@ def _own(
         raise UsageError("no prompt has a fine intent, so no student can be made for the profile: label more samples")
     why = "only a student distilled from the labels knows classes of your own"
     held, rest = _split(taught)
-    row = {"name": DISTILLED, **held.agreement((rest if len(rest) else taught).student(config.seed))}
-    return _made(taught.student(config.seed), why, len(taught), len(held), row, [row])
+    row = {"name": DISTILLED, **held.agreement((rest if len(rest) else taught).student(config.seed), alone=True)}
+    return _made(taught.student(config.seed), why, len(taught), len(held), row, [row], alone=True)
 
 
 def _taught(samples: Sequence[Sample], labels: Mapping[str, Label], taxonomy: Taxonomy) -> _Taught:
@@ -226,26 +229,32 @@ def _labeller(config: RunConfig, labels: Mapping[str, Label], taxonomy: Taxonomy
     return student
 
 
-def _threshold(backend: Backend) -> float:
+def _threshold(backend: Backend, alone: bool) -> float:
     """Below which a profile rejects.
 
-    A student of a user's own classes has no rival to step back for: where no threshold made it right often enough, it
+    A student without rivals (``alone``) has nobody to step back for: where no threshold made it right often enough, it
     must be surer than not.
     """
     if not isinstance(backend, StudentBackend):
         return RULES_SURE
-    sure = backend.reject_below < 1 or is_standard(backend.taxonomy)
-    return backend.reject_below if sure else OWN_SURE
+    return OWN_SURE if alone and backend.reject_below == 1 else backend.reject_below
 
 
 def _only(name: str, backend: Backend, why: str, taught: _Taught) -> ProfileRouter:
     """A router that has no rival; compared on all prompts, none of which it learned from the run."""
-    row = {"name": name, **taught.agreement(backend)}
-    return _made(backend, why, len(taught), len(taught), row, [row])
+    row = {"name": name, **taught.agreement(backend, alone=True)}
+    return _made(backend, why, len(taught), len(taught), row, [row], alone=True)
 
 
 def _made(
-    backend: Backend, why: str, prompts: int, compared: int, best: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+    backend: Backend,
+    why: str,
+    prompts: int,
+    compared: int,
+    best: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    alone: bool = False,
 ) -> ProfileRouter:
     """The router with the facts about it; ``best`` is its row."""
     weights = backend.to_bytes() if isinstance(backend, StudentBackend) else None
@@ -254,7 +263,7 @@ def _made(
         "rules_version": RULES_VERSION if weights is None else None,
         "file": None if weights is None else FILE,
         "sha256": None if weights is None else sha256_hex(weights),
-        "min_confidence": _threshold(backend),
+        "min_confidence": _threshold(backend, alone),
         "fallback": backend.taxonomy.default,
     }
     facts = {
@@ -263,6 +272,7 @@ def _made(
         "why": why,
         "source": backend.source,
         "min_confidence": spec["min_confidence"],
+        "compared_at": best["min_confidence"],
         "agreement": best["agreement"],
         "coverage": best["coverage"],
         "prompts": prompts,

@@ -14,6 +14,7 @@ import numpy as np
 from claspkit.profiles.errors import UsageError
 from claspkit.router.backends import Backend, BackendOptions, make_backend
 from claspkit.router.labels import Label
+from claspkit.router.route import router_backend
 from claspkit.router.run import label_prompts
 from claspkit.router.student import StudentBackend
 
@@ -37,6 +38,9 @@ CONFIGS: dict[str, Callable[[FinishedRun], dict[str, Candidate]]] = {
     "winners": FinishedRun.winners,
 }
 """Which configurations the classes have: the profile's, or each search's best whether the holdout agreed or not."""
+
+PROFILE = "profile"
+"""The router that the run's own profile carries, beside the names of backends."""
 
 TEACHERS = ("transformers", "openai", "replay")
 """Routers that label data, which the overruling rules correct; the others are what is served, and stand alone."""
@@ -76,7 +80,7 @@ def check_study(names: Sequence[str], options: BackendOptions, configs: str) -> 
     """
     if configs not in CONFIGS:
         raise UsageError(f"--configs {configs!r} does not exist; there are: {', '.join(CONFIGS)}")
-    takers = [name for name in dict.fromkeys(names) if name not in ("rules", "replay")]
+    takers = [name for name in dict.fromkeys(names) if name not in ("rules", "replay", PROFILE)]
     if options.model is not None and len(takers) > 1:
         raise UsageError(
             f"--router-model {options.model} would go to {' and '.join(takers)}; study one of them at a time"
@@ -89,8 +93,8 @@ def route_holdout(run: FinishedRun, names: Sequence[str], options: BackendOption
     Raises:
         ClaspError: what a backend says that cannot be had.
     """
-    backends = {name: make_backend(name, options) for name in names}
-    return [_route(backend, name, _samples(run), report) for name, backend in backends.items()]
+    backends = {name: _backend(run, name, options) for name in names}
+    return [_route(run, backend, name, report) for name, backend in backends.items()]
 
 
 def study(run: FinishedRun, routed: Sequence[Routed], configs: str, seeds: int, report: Reporter) -> dict[str, Any]:
@@ -148,7 +152,14 @@ def study(run: FinishedRun, routed: Sequence[Routed], configs: str, seeds: int, 
     }
 
 
-def _route(backend: Backend, name: str, samples: Sequence[Sample], report: Reporter) -> Routed:
+def _backend(run: FinishedRun, name: str, options: BackendOptions) -> Backend:
+    if name != PROFILE:
+        return make_backend(name, options)
+    return router_backend(run.profile.router, run.folder.profile.parent, run.taxonomy)
+
+
+def _route(run: FinishedRun, backend: Backend, name: str, report: Reporter) -> Routed:
+    samples = _samples(run)
     with report.task(f"label by {name}", len(samples), "prompts") as advance:
         labels = label_prompts(
             [sample.prompt for sample in samples],
@@ -158,6 +169,8 @@ def _route(backend: Backend, name: str, samples: Sequence[Sample], report: Repor
             progress=steps(advance),
         )
     reject_below = backend.reject_below if isinstance(backend, StudentBackend) else None
+    if name == PROFILE:
+        reject_below = run.profile.router.min_confidence
     return Routed(name, backend.source, labels, reject_below)
 
 

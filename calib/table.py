@@ -102,9 +102,12 @@ def router_words(facts: dict[str, Any]) -> str:
     named = f"{_ROUTERS.get(facts['chosen'], clean(facts['chosen']))} ({clean(facts['source'])})"
     if facts["agreement"] is None:
         return f"{named}: no label to compare with"
+    ships = facts["min_confidence"]
+    compared_at = facts.get("compared_at", ships)  # trained again on all prompts, a student has another threshold
     return (
         f"{named}: agrees with {percent(facts['agreement'])} % of {facts['compared']} labels, accepting "
-        f"{percent(facts['coverage'])} % at {facts['min_confidence']:.3f}"
+        f"{percent(facts['coverage'])} % at {compared_at:.3f}"
+        + ("" if compared_at == ships else f"; it rejects below {ships:.3f}")
     )
 
 

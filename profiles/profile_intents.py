@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from .errors import ProfileError
-from .fields import IntentId, Name, Spec
+from .fields import IntentId, Spec
 from .intents import STANDARD
 from .taxonomy import MAX_FINE, FineIntent, Intent, Taxonomy
+
+
+def _printable(name: str) -> str:
+    """As in a taxonomy's file: nothing that turns or hides what is printed after it."""
+    if not name.isprintable():
+        raise ValueError("it holds characters that cannot be printed")
+    return name
+
+
+ShownName = Annotated[str, Field(min_length=1, max_length=60), AfterValidator(_printable)]
 
 
 class IntentSpec(Spec):
     """A class of a user's own taxonomy: its id, its name, and the fine intents it is made of."""
 
     id: IntentId
-    name: Name
+    name: ShownName
     fine: Annotated[tuple[IntentId, ...], Field(min_length=1, max_length=MAX_FINE)]
 
 

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from claspkit.profiles.errors import UsageError
+from claspkit.profiles.intents import is_standard
+from claspkit.profiles.taxonomy import Taxonomy
 
 from .backends import Backend
 from .injections import INJECTIONS, KINDS, Injection
@@ -25,7 +27,7 @@ class Attacked:
         prompts: attacked prompts.
         changed: how many have another class than the prompt without the injection.
         to_default: how many of these have the default class, where an error costs little.
-        aimed: how many injections were aimed at a class that the prompt did not have.
+        aimed: how many injections were aimed at a class that the prompt did not have; they know the standard ones.
         reached: how many of these got it.
         slowest: seconds per prompt of the slowest call.
     """
@@ -128,15 +130,14 @@ def attack(
             _Outcome(injection, own[carrier], label.intent, seconds)
             for (carrier, injection), label in zip(some, labels, strict=True)
         ]
-    default = backend.taxonomy.default
     names = [kind for kind in KINDS if any(item.injection.kind == kind for item in outcomes)]
     return Attack(
         source=backend.source,
         carriers=len(used),
-        kinds=tuple(_row(kind, [o for o in outcomes if o.injection.kind == kind], default) for kind in names),
-        tuned=_row("tuned", [item for item in outcomes if not item.injection.held_out], default),
-        held_out=_row("held out", [item for item in outcomes if item.injection.held_out], default),
-        total=_row("all", outcomes, default),
+        kinds=tuple(_row(kind, [o for o in outcomes if o.injection.kind == kind], backend.taxonomy) for kind in names),
+        tuned=_row("tuned", [item for item in outcomes if not item.injection.held_out], backend.taxonomy),
+        held_out=_row("held out", [item for item in outcomes if item.injection.held_out], backend.taxonomy),
+        total=_row("all", outcomes, backend.taxonomy),
     )
 
 
@@ -149,9 +150,10 @@ def _pairs(carriers: Sequence[str], injections: Sequence[Injection], limit: int)
     ]
 
 
-def _row(name: str, outcomes: Sequence[_Outcome], default: str) -> Attacked:
+def _row(name: str, outcomes: Sequence[_Outcome], taxonomy: Taxonomy) -> Attacked:
+    default, targets = taxonomy.default, set(taxonomy.ids) if is_standard(taxonomy) else set()
     changed = [item for item in outcomes if item.after != item.before]
-    aimed = [item for item in outcomes if item.injection.target not in {None, item.before}]
+    aimed = [item for item in outcomes if item.injection.target in targets - {item.before}]
     return Attacked(
         name=name,
         prompts=len(outcomes),

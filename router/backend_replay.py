@@ -121,7 +121,7 @@ def read_answers(path: Path) -> bytes:
 
 def is_log(data: bytes) -> bool:
     """Whether lines begin with a checksum, as those of a label log do, and not with a JSON object."""
-    return not data.lstrip().startswith(b"{")
+    return bool(data.strip()) and not data.lstrip().startswith(b"{")
 
 
 def answer_rows(data: bytes, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -26,6 +26,7 @@ def rules_of(taxonomy: Taxonomy) -> RuleSet:
             Rule(rule.id, phrase_pattern(rule.phrases), rule.fine, taxonomy.merge(rule.fine), "", rule.overrides)
             for rule in taxonomy.rules
         ),
+        whole=True,
     )
 
 

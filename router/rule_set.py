@@ -9,7 +9,7 @@ from functools import cache, cached_property
 
 from claspkit.profiles.canonical import digest
 
-from .prompts import asked, normalise, question
+from .prompts import asked, normalise, question, window
 
 # What a data set's template appends to a question: words read from the picture beforehand, which ask for nothing.
 _READ_BEFORE = re.compile(r"\b(?:reference )?ocr tokens?\s?:")
@@ -47,14 +47,16 @@ class RuleSet:
     Attributes:
         version: "major.minor"; another major number gives some prompt another class.
         rules: the first one that matches decides.
+        whole: search the whole normalised prompt, options and instructions included, not the question alone.
     """
 
     version: str
     rules: tuple[Rule, ...]
+    whole: bool = False
 
     def matches(self, prompt: str) -> list[Rule]:
         """Every rule that matches, in order; the first one decides."""
-        text = _stem(prompt)
+        text = self._text(prompt)
         return [rule for rule in self.rules if _compiled(rule.pattern).search(text)]
 
     def match(self, prompt: str, *, overriding: bool = False) -> Rule | None:
@@ -64,11 +66,14 @@ class RuleSet:
             prompt: any text.
             overriding: return the deciding rule only if it may overrule a teacher.
         """
-        text = _stem(prompt)
+        text = self._text(prompt)
         for rule in self.rules:
             if _compiled(rule.pattern).search(text):
                 return rule if rule.overrides or not overriding else None
         return None
+
+    def _text(self, prompt: str) -> str:
+        return window(normalise(prompt)) if self.whole else _stem(prompt)
 
     @cached_property
     def digest(self) -> str:

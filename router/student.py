@@ -32,9 +32,16 @@ _VERSION = 1  # of the features and of the file: weights of another version mean
 _NAMES = {"weights", "bias", "temperature", "reject_below", "version"}
 _TAXONOMY = "taxonomy"  # the labels_digest of a taxonomy of one's own, as 32 bytes; not in a standard student
 _TEMPERATURES = (1e-3, 1e3)  # beyond them logits of float16 weights overflow or say nothing
+_HEADER = 1000  # bytes of a file that are neither weights nor bias
 _CHUNK = 256  # prompts at a time: the rows of 256 of the longest prompts take about 100 MB
 
 Floats = NDArray[np.float32]
+
+
+def most_bits(columns: int) -> int:
+    """The largest k of a student with 2 ** k rows for ``columns`` fine intents whose file stays within MAX_FILE."""
+    room = (MAX_FILE - _HEADER) // (2 * columns)  # float16
+    return min(MAX_BITS, room.bit_length() - 1)
 
 
 class StudentBackend(Backend):

@@ -24,7 +24,7 @@ from claspkit.profiles.taxonomy import Taxonomy
 
 from .prompts import prompt_digest
 from .scoring import Scores, score, threshold_for
-from .student import MAX_BITS, StudentBackend, class_shares, logits, merge_matrix, softmax
+from .student import StudentBackend, class_shares, logits, merge_matrix, most_bits, softmax
 from .student_features import Features, Indices, features
 
 HELD_OUT: Final = 10
@@ -65,7 +65,7 @@ def train_student(
     seed: int = 0,
     epochs: int = 12,
     rate: float = 0.2,
-    bits: int = MAX_BITS,
+    bits: int | None = None,
     taxonomy: Taxonomy = STANDARD,
 ) -> Trained:
     """Fit a student to labelled prompts; the same input gives the same bytes.
@@ -75,7 +75,7 @@ def train_student(
         seed: order of the prompts within each epoch.
         epochs: passes over the prompts.
         rate: step size.
-        bits: 2 ** bits rows of the weight matrix.
+        bits: 2 ** bits rows of the weight matrix; None for as many as fit into a student's file.
         taxonomy: whose fine intents these are.
 
     Raises:
@@ -88,8 +88,10 @@ def train_student(
     unknown = sorted(set(fine_intents) - set(taxonomy.fine_ids))
     if unknown:
         raise UsageError(f"unknown fine intents {', '.join(unknown)}; there are: {', '.join(taxonomy.fine_ids)}")
-    if not 1 <= bits <= MAX_BITS:
-        raise UsageError(f"2 ** {bits} rows are impossible; give 1 to {MAX_BITS} bits")
+    most = most_bits(len(taxonomy.fine_ids))
+    bits = most if bits is None else bits
+    if not 1 <= bits <= most:
+        raise UsageError(f"2 ** {bits} rows are impossible; give 1 to {most} bits")
     found = features(prompts, bits)
     wanted = np.array([taxonomy.fine_ids.index(fine) for fine in fine_intents])
     held = np.array([int(prompt_digest(prompt)[:8], 16) % HELD_OUT == 0 for prompt in prompts])

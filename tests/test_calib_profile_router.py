@@ -120,7 +120,8 @@ def test_a_student_that_labelled_goes_itself(tmp_path: Path) -> None:
     config = replace(SMALL, router="student", router_model=str(path))
     router = choose_router(config, samples, labels)
     assert router.weights == path.read_bytes()
-    assert (router.spec["sha256"], router.spec["min_confidence"]) == (own.student.template, own.student.reject_below)
+    assert own.student.reject_below == 1  # it has no threshold, and no rival either
+    assert (router.spec["sha256"], router.spec["min_confidence"]) == (own.student.template, 0.5)
     assert router.facts["chosen"] == "labeller"
     assert choose_router(replace(SMALL, router="student"), [], {}).weights == SHIPPED.read_bytes()
     path.write_bytes(SHIPPED.read_bytes())

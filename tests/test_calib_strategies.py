@@ -157,6 +157,7 @@ def test_rungs_double() -> None:
     assert rungs([8] * 8) == (4, 8)
     assert rungs([10, 10]) == (2,)
     assert rungs([FIRST]) == (1,)
+    assert rungs([32] * 64) == (2, 4, 8, 16, 32, 64)  # 2,048 samples: the first rung has 64
     assert (FIRST, FIRST_CUT, CUT) == (32, 5, 2)
 
 

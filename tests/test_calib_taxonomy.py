@@ -77,14 +77,25 @@ def test_every_command_that_takes_the_run_takes_its_classes(
     assert claspkit("inspect", str(finished)) == 0
     assert claspkit("report", str(finished)) == 0
     capsys.readouterr()
-    assert claspkit("router", "study", str(finished), "--router", "rules", "--configs", "winners", "--json") == 0
+    assert claspkit("router", "study", str(finished), "--configs", "winners", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["classes"].keys() == set(TAXONOMY.ids)
-    assert found["routers"][0]["changed"] == 0
+    assert [row["router"] for row in found["routers"]] == ["profile", "profile"]
+    assert found["routers"][1]["reject_below"] == read_profile(finished / "profile").router.min_confidence
+    assert claspkit("router", "study", str(finished), "--router", "rules", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["routers"][0]["changed"] == 0
     own = ["--taxonomy", str(finished / "taxonomy.toml")]
     log = str(finished / "labels.jsonl")
     assert claspkit("router", "eval", log, "--router", "rules", "--json", *own) == 0
     assert json.loads(capsys.readouterr().out)["accuracy"] == 1
+    picture = tmp_path / "p.html"
+    assert claspkit("router", "eval", log, "--router", "rules", "--picture", str(picture), *own) == 0
+    drawn = picture.read_text()
+    assert all(f">{intent}<" in drawn for intent in TAXONOMY.ids)
+    assert "counting" not in drawn
+    assert claspkit("router", "attack", "--router", "rules", "--json", *own) == 0
+    attacked = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (attacked["carriers"], attacked["total"]["aimed"]) == (1, 0)
     assert claspkit("router", "distill", log, "--out", str(tmp_path / "s.safetensors"), "--json", *own) == 0
     assert claspkit("router", "eval", log, "--router", "rules") == 3
     assert "other classes" in capsys.readouterr().err
@@ -102,6 +113,13 @@ def test_the_same_command_resumes_and_another_file_is_refused(tmp_path: Path) ->
     with pytest.raises(MismatchError, match="taxonomy_sha256"):
         run_until("label", tmp_path / "run", taxonomy=str(path))
     run_until("label", tmp_path / "run", fresh=True, taxonomy=str(path))
+    path.unlink()
+    run_until("label", tmp_path / "run", taxonomy=str(path))  # the run's copy
+    copy = RunFolder(tmp_path / "run").taxonomy
+    run_until("label", tmp_path / "run", fresh=True, taxonomy=str(copy))
+    with pytest.raises(UsageError, match="cannot be read"):
+        run_until("label", tmp_path / "run", fresh=True, taxonomy=str(tmp_path / "typo" / "t.toml"), per_class=3)
+    assert RunFolder(tmp_path / "run").labels.exists()
     assert "which colour" in RunFolder(tmp_path / "run").taxonomy.read_text()
 
 

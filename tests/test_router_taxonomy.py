@@ -21,7 +21,7 @@ from claspkit.router.json_mode import json_digest, opening, read_answer
 from claspkit.router.labels import Label
 from claspkit.router.rules import rules_digest
 from claspkit.router.run import label_prompts
-from claspkit.router.student import StudentBackend
+from claspkit.router.student import MAX_FILE, StudentBackend, most_bits
 from claspkit.router.student_training import train_student
 from claspkit.router.template import instructions, letters, template_digest
 
@@ -60,7 +60,7 @@ def test_phrases_decide_as_whole_words_in_order() -> None:
         "What colour, and how many?": "how_many",
         "The show manyfold thing": None,
         "somehow many": None,
-        "What is it? (A) how many (B) what colour": "kind",
+        "Is it (A) how many (B) what colour": "how_many",  # literal: also in options
     }.items():
         found = rules.match(prompt)
         assert (found.fine if found else None) == fine, prompt
@@ -217,3 +217,14 @@ def test_shares_are_summed_over_any_merging(classes: int, data: st.DataObject) -
     assert label.confidence == pytest.approx(largest / len(fine), abs=1e-6)
     assert label.intent == names[min(k for k in range(classes) if owners.count(k) == largest)]
     assert taxonomy.merge(str(label.fine)) == label.intent
+
+
+def test_a_student_of_many_intents_fits_its_file() -> None:
+    """With 26 it has fewer rows; what is trained can always be read."""
+    fine = tuple(FineIntent(f"f{n}", "A kind.", ("a", "b")[n % 2]) for n in range(26))
+    taxonomy = Taxonomy("wide", (Intent(0, "a", "A"), Intent(1, "b", "B")), fine, "b")
+    trained = train_student([f"prompt {n}" for n in range(52)], [f"f{n % 26}" for n in range(52)], taxonomy=taxonomy)
+    data = trained.student.to_bytes()
+    assert len(data) <= MAX_FILE
+    assert StudentBackend.from_bytes(data, taxonomy).label(["prompt 1"]) == trained.student.label(["prompt 1"])
+    assert (most_bits(15), most_bits(16), most_bits(26)) == (15, 14, 14)
