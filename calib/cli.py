@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 from claspkit.profiles.errors import ClaspError
 
 from .cli_look import doctor, export, inspect, plan, report
+from .cli_optuna import export_optuna
 from .cli_router import router_app
 from .cli_stages import calibrate, stage_command
 from .cli_store import store_app
@@ -41,6 +42,7 @@ app.command()(plan)
 app.command()(inspect)
 app.command()(report)
 app.command()(export)
+app.command()(export_optuna)
 app.command()(run)
 app.command()(route)
 router_app.command()(study)

@@ -11,10 +11,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from claspkit.profiles.errors import UsageError
+
 from .config import RunConfig
 from .folder import RunFolder
 from .labelling import Access
-from .pipeline import Pipeline
+from .pipeline import STAGES, Pipeline
 from .plan_cache import ALL, tidy_layers
 from .progress import Reporter
 from .schedule import parse_stages
@@ -108,6 +110,10 @@ CacheWorkers = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option(help="Run folder; default runs/MODEL.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Delete this run's results and start over.")]
+ExportOptuna = Annotated[
+    Path | None,
+    typer.Option("--export-optuna", help="After the search, write its scores for optuna-dashboard: FILE.db, FILE.log."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout, nothing else.")]
 
 
@@ -149,8 +155,11 @@ def stage_command(until: str) -> Callable[..., None]:
         cache_workers: CacheWorkers = 1,
         out: Out = None,
         fresh: Fresh = False,
+        export_optuna: ExportOptuna = None,
         as_json: AsJson = False,
     ) -> None:
+        if export_optuna is not None:
+            _check_export(export_optuna, until)
         config = RunConfig(
             model=model,
             per_class=per_class,
@@ -190,6 +199,8 @@ def stage_command(until: str) -> Callable[..., None]:
             cache_workers=cache_workers,
             access=Access(router_key_env, router_concurrency),
         )
+        if export_optuna is not None:
+            _export(folder, export_optuna, reporter)
         if outcome is None:
             reporter.say(f"done up to {until!r} in {folder.root}; `claspkit calibrate` with the same options goes on")
         elif as_json:
@@ -199,6 +210,25 @@ def stage_command(until: str) -> Callable[..., None]:
 
     command.__doc__ = _CALIBRATE_HELP if until == "profile" else None
     return command
+
+
+def _check_export(to: Path, until: str) -> None:
+    """Refuse what cannot be exported before anything is computed."""
+    from .optuna_export import check_target  # optuna takes a while to load: only where it is asked for
+
+    if STAGES.index(until) < STAGES.index("search"):
+        raise UsageError(
+            f"--export-optuna needs the scores of a search, and this command ends at {until!r}; "
+            "take claspkit search or claspkit calibrate"
+        )
+    check_target(to)
+
+
+def _export(folder: RunFolder, to: Path, reporter: Reporter) -> None:
+    from .optuna_export import export_optuna
+
+    found = export_optuna(folder.root, to)
+    reporter.say(f"search written to {to}: {len(found)} studies, {sum(found.values())} trials")
 
 
 _CALIBRATE_HELP = """Calibrate pruning for a model: samples, labels, features, search, profile.

@@ -10,7 +10,7 @@ from typing import Any
 from claspkit.profiles.errors import MismatchError, UsageError
 from claspkit.profiles.files import read_profile
 from claspkit.profiles.intents import open_taxonomy
-from claspkit.profiles.profile import Profile
+from claspkit.profiles.profile import ClassSpec, Profile
 from claspkit.profiles.taxonomy import Taxonomy
 from claspkit.router.backend_replay import ReplayBackend
 from claspkit.router.backends import BackendOptions
@@ -60,7 +60,7 @@ class FinishedRun:
     def decided(self) -> dict[str, Candidate]:
         """Class -> the configuration that its profile has."""
         return {
-            spec.intent: self._candidate(f"{spec.prototype}/{spec.rho:g}", spec.layers) for spec in self.profile.classes
+            spec.intent: self._candidate(spec, f"{spec.prototype}/{spec.rho:g}") for spec in self.profile.classes
         }
 
     def winners(self) -> dict[str, Candidate]:
@@ -83,12 +83,20 @@ class FinishedRun:
             return self.space.default
         return self.space.find(max(others, key=lambda name: sum(self.ledger.scores(SEARCH, intent, name))))
 
-    def _candidate(self, name: str, layers: Sequence[int]) -> Candidate:
-        found = next((candidate for candidate in self.space.candidates if candidate.id == name), None)
-        if found is None or found.prototype.layers != tuple(layers):
+    def _candidate(self, spec: ClassSpec, name: str) -> Candidate:
+        """A configuration of the profile: one of the space, or a point beside its grid that the run has scored."""
+        try:
+            found = self.space.find(name)
+        except KeyError:
+            found = None
+        if (
+            found is None
+            or (found.prototype.layers, found.prototype.scores) != (spec.layers, spec.scores)
+            or not (found in self.space.candidates or self.ledger.scores(SEARCH, spec.intent, name))
+        ):
             raise MismatchError(
-                f"the profile in {self.folder.profile} has the configuration {name} on layers {list(layers)}, which "
-                f"this version of claspkit does not search. Calibrate again: {self.command} --fresh"
+                f"the profile in {self.folder.profile} has the configuration {name} on layers {list(spec.layers)}, "
+                f"which this version of claspkit does not search. Calibrate again: {self.command} --fresh"
             )
         return found
 

@@ -119,6 +119,11 @@ class Ledger:
             block += 1
         return found
 
+    def candidates(self, split: str, intent: str) -> list[str]:
+        """Ids with scores on a class's split, in the order in which they were first scored."""
+        keys = (key for key in self._entries if key[:2] == (split, intent))
+        return list(dict.fromkeys(candidate for _, _, candidate, _ in keys))
+
     @property
     def evaluations(self) -> int:
         """Candidate evaluations recorded: one is one candidate on one sample."""

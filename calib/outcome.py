@@ -31,6 +31,7 @@ from .report import render_report
 from .search import ClassData, Verdict
 from .sources import LoadResult
 from .space import Space
+from .strategies import strategy_facts
 
 _ENVIRONMENT = ("torch", "transformers", "numpy", "h5py")
 
@@ -123,6 +124,7 @@ def build_profile(findings: Findings) -> Profile:
                     "python": platform.python_version(),
                     **{name: version(name) for name in _ENVIRONMENT},
                     "device": config.device,
+                    **strategy_facts(config.strategy),
                     # Only where it is not what it always was: other values of a cache may change what is found.
                     **({"features": config.cache_dtype} if config.cache_dtype != RunConfig.cache_dtype else {}),
                 },

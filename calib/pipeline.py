@@ -47,7 +47,7 @@ from .schedule import describe_budget, run_budget
 from .search import MIN_SAMPLES, ClassData, Search, decide
 from .sources import LoadResult, SourceOptions, open_source
 from .space import RHO_GRID, Candidate, Space, make_space
-from .strategies import STRATEGIES
+from .strategies import STRATEGIES, strategy_facts
 from .table import router_words
 
 T = TypeVar("T")
@@ -213,6 +213,7 @@ class Pipeline:
             "processor": processor_sha256(loaded),
             "space": space.sha256,
             **router_facts(config, self.taxonomy),
+            **strategy_facts(config.strategy),
             "stages_used": [[stage.after_layer, stage.keep] for stage in budget.stages],
         }
         lock(self.folder.root, facts)
@@ -285,10 +286,10 @@ class Pipeline:
         evaluator = Evaluator(loaded, store, budget.stages, config.max_new_tokens)
         enough = [c for c in classes if min(len(c.search), len(c.holdout)) >= MIN_SAMPLES]
         winners: dict[str, Candidate] = {}
-        bounds = Search(space, evaluator, ledger, config.block_size, lambda count: None)
+        bounds = Search(space, evaluator, ledger, config.block_size, lambda count: None, config.seed)
         total = sum(bounds.bound(c, config.strategy) + 3 * len(c.holdout) for c in enough)
         with self.report.task("search", total, "evaluations") as advance:
-            search = Search(space, evaluator, ledger, config.block_size, advance)
+            search = Search(space, evaluator, ledger, config.block_size, advance, config.seed)
             for data in classes:
                 if data not in enough:
                     search.holdout(data, [space.default])

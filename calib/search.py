@@ -11,7 +11,7 @@ from .evaluator import BlockResult, Evaluator
 from .evidence import ALPHA, Paired, compare, holm
 from .ledger import HOLDOUT, SEARCH, UNPRUNED, Entry, Ledger
 from .samples import Sample
-from .space import Candidate, Space
+from .space import Candidate, Space, side_by_side
 from .strategies import STRATEGIES, Strategy
 
 MIN_SAMPLES = 10
@@ -67,13 +67,18 @@ class Search:
         ledger: Ledger,
         block_size: int,
         advance: Callable[[int], None],
+        seed: int = 0,
     ) -> None:
-        """``advance(n)`` hears of every n candidate evaluations done, found in the ledger, or saved."""
+        """``advance(n)`` hears of every n candidate evaluations done, found in the ledger, or saved.
+
+        ``seed`` is the run's, for a strategy that draws.
+        """
         self._space = space
         self._evaluator = evaluator
         self._ledger = ledger
         self._block_size = block_size
         self._advance = advance
+        self._seed = seed
 
     def winner(self, data: ClassData, strategy_name: str) -> Candidate:
         """Run a strategy on the class's search split and return its best candidate."""
@@ -98,7 +103,7 @@ class Search:
         return self._strategy(data, strategy_name).bound()
 
     def _strategy(self, data: ClassData, name: str) -> Strategy:
-        return STRATEGIES[name](self._space, [len(block) for block in self._blocks(data.search)])
+        return STRATEGIES[name](self._space, [len(block) for block in self._blocks(data.search)], self._seed)
 
     def holdout(self, data: ClassData, candidates: Sequence[Candidate]) -> None:
         """Score candidates and the unpruned model on the class's holdout."""
@@ -116,9 +121,7 @@ class Search:
         uids = [sample.uid for sample in block]
         known = [c for c in wanted if self._ledger.get(split, intent, c.id, number, uids) is not None]
         self._advance(len(known) * len(block))
-        missing = [candidate for candidate in wanted if candidate not in known]
-        # groupby in the evaluator needs one prototype's candidates side by side
-        missing.sort(key=lambda candidate: self._space.prototypes.index(candidate.prototype))
+        missing = side_by_side(candidate for candidate in wanted if candidate not in known)
         for outcomes in self._evaluator.evaluate(block, missing) if missing else ():
             self._ledger.put(
                 [_entry(split, intent, o.candidate.id, number, uids, o) for o in outcomes if o.candidate is not None]

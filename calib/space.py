@@ -6,7 +6,8 @@ softmax. Layers are placed by depth, so the same five names mean the same thing 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from claspkit.profiles.canonical import digest
@@ -32,6 +33,9 @@ _EMPHASIS: dict[str, dict[float, float]] = {
 }
 
 
+_ID = re.compile(r"(?P<name>[^][]+)(?:\[(?P<scores>[^][]+)\])?/(?P<rho>[^/]+)")
+
+
 @dataclass(frozen=True)
 class Prototype:
     """One row of W.
@@ -52,6 +56,20 @@ class Prototype:
     def weights(self) -> tuple[float, ...]:
         """Fusion weights, on the simplex (Eq. 8)."""
         return softmax_weights(self.scores, self.tau)
+
+    def refined(self, scores: Sequence[float]) -> Prototype:
+        """The same layers with other scores, which the name then holds: ``deep[0.2,0.55,1]``.
+
+        Scores are moved so that the largest is 1, which changes no weight, and rounded to hundredths, so that the name
+        says all there is. Scores that come out as this prototype's own give this prototype.
+
+        Args:
+            scores: one per layer.
+        """
+        tidy, own = _tidy(scores), _tidy(self.scores)
+        if tidy == own:
+            return self
+        return Prototype(f"{self.name}[{','.join(f'{score:g}' for score in tidy)}]", self.layers, tidy, self.tau)
 
 
 @dataclass(frozen=True)
@@ -109,8 +127,51 @@ class Space:
         )
 
     def find(self, candidate_id: str) -> Candidate:
-        """Return the candidate of that id; KeyError lists nothing, ids come from our own ledger."""
-        return next(candidate for candidate in self.candidates if candidate.id == candidate_id)
+        """Return the candidate of that id, be it one of the space or a point beside the grid that a search came to.
+
+        Raises:
+            KeyError: no prototype of the space, or no id; nothing is listed, ids come from our own ledger.
+        """
+        try:
+            name, scores, rho = split_id(candidate_id)
+        except ValueError:
+            raise KeyError(candidate_id) from None
+        for prototype in self.prototypes:
+            if prototype.name == name and (scores is None or len(scores) == len(prototype.layers)):
+                found = Candidate(prototype if scores is None else prototype.refined(scores), rho)
+                if found.id == candidate_id:
+                    return found
+        raise KeyError(candidate_id)
+
+
+def split_id(candidate_id: str) -> tuple[str, tuple[float, ...] | None, float]:
+    """Take a candidate's id apart: name of the space's prototype, scores where they are not its own, rho.
+
+    Raises:
+        ValueError: not an id.
+    """
+    match = _ID.fullmatch(candidate_id)
+    if match is None:
+        raise ValueError(f"{candidate_id!r} is not PROTOTYPE/RHO or PROTOTYPE[SCORE,...]/RHO")
+    scores = match["scores"]
+    return (
+        match["name"],
+        None if scores is None else tuple(float(score) for score in scores.split(",")),
+        float(match["rho"]),
+    )
+
+
+def side_by_side(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """One prototype's candidates next to each other, as the evaluator needs them; else in the order given."""
+    groups: dict[Prototype, list[Candidate]] = {}
+    for candidate in candidates:
+        groups.setdefault(candidate.prototype, []).append(candidate)
+    return [candidate for group in groups.values() for candidate in group]
+
+
+def _tidy(scores: Sequence[float]) -> tuple[float, ...]:
+    top = max(scores)
+    return tuple(round(score - top + 1, 2) for score in scores)
 
 
 def make_space(default_layer: int, rhos: Sequence[float] = RHO_GRID) -> Space:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Protocol
 
 from .space import Candidate, Space
 
@@ -45,26 +47,54 @@ class Strategy(ABC):
         """Return the winner on the search split; ties go to the earlier candidate, the default being first."""
 
 
-def _race(space: Space, sizes: Sequence[int]) -> Strategy:
+class MakeStrategy(Protocol):
+    """A row of :data:`STRATEGIES`."""
+
+    def __call__(self, space: Space, sizes: Sequence[int], seed: int = 0) -> Strategy:
+        """Build it for ``space`` and a split whose blocks hold ``sizes`` samples; ``seed`` is that of the run."""
+
+
+def _race(space: Space, sizes: Sequence[int], seed: int = 0) -> Strategy:
     from .strategy_race import Race
 
     return Race(space, sizes)
 
 
-def _two_pass(space: Space, sizes: Sequence[int]) -> Strategy:
+def _two_pass(space: Space, sizes: Sequence[int], seed: int = 0) -> Strategy:
     from .strategy_two_pass import TwoPass
 
     return TwoPass(space, sizes)
 
 
-def _exhaustive(space: Space, sizes: Sequence[int]) -> Strategy:
+def _exhaustive(space: Space, sizes: Sequence[int], seed: int = 0) -> Strategy:
     from .strategy_exhaustive import Exhaustive
 
     return Exhaustive(space, sizes)
 
 
-STRATEGIES: dict[str, Callable[[Space, Sequence[int]], Strategy]] = {
+def _random(space: Space, sizes: Sequence[int], seed: int = 0) -> Strategy:
+    from .strategy_refine import random_points
+
+    return random_points(space, sizes, seed)
+
+
+def _tpe(space: Space, sizes: Sequence[int], seed: int = 0) -> Strategy:
+    from .strategy_refine import tpe_points
+
+    return tpe_points(space, sizes, seed)
+
+
+STRATEGIES: dict[str, MakeStrategy] = {
     "race": _race,
     "two-pass": _two_pass,
     "exhaustive": _exhaustive,
+    "random": _random,
+    "tpe": _tpe,
 }
+
+_BY_OPTUNA = ("random", "tpe")
+
+
+def strategy_facts(name: str) -> dict[str, str]:
+    """What decides the points of a strategy beside its name: the version of Optuna where that proposes them."""
+    return {"optuna": version("optuna")} if name in _BY_OPTUNA else {}

@@ -33,7 +33,7 @@ from .plan_cache import choose_layers
 from .progress import Advance, Reporter
 from .samples import Sample
 from .search import ClassData
-from .space import Candidate
+from .space import Candidate, side_by_side
 
 Key = tuple[str, int, str, str]
 """Class, block number, digest of the block's sample uids, candidate id."""
@@ -164,15 +164,11 @@ def _missing(
     run: FinishedRun, candidates: Sequence[Candidate], log: StudyLog
 ) -> list[tuple[ClassData, int, list[Candidate]]]:
     """(class, block number, candidates without scores there), one prototype's candidates side by side."""
-    order = run.space.prototypes.index
     return [
         (
             data,
             number,
-            sorted(
-                (each for each in candidates if _known(run, log, data, number, block, each) is None),
-                key=lambda each: order(each.prototype),
-            ),
+            side_by_side(each for each in candidates if _known(run, log, data, number, block, each) is None),
         )
         for data in run.classes
         for number, block in enumerate(run.blocks(data))
