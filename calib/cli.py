@@ -17,6 +17,7 @@ from claspkit.profiles.errors import ClaspError
 
 from .cli_look import doctor, export, inspect, plan, report
 from .cli_optuna import export_optuna
+from .cli_power import power
 from .cli_router import router_app
 from .cli_stages import calibrate, stage_command
 from .cli_store import store_app
@@ -39,6 +40,7 @@ app.command("search", help="Run a calibration up to the scores of the search, wi
     stage_command("search")
 )
 app.command()(plan)
+app.command()(power)
 app.command()(inspect)
 app.command()(report)
 app.command()(export)

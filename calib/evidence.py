@@ -64,7 +64,7 @@ def compare(scores: Sequence[float], default_scores: Sequence[float], groups: Se
     ours, theirs = np.asarray(scores, dtype=float), np.asarray(default_scores, dtype=float)
     if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
         raise ValueError("compare: a score is NaN or infinite")
-    sums, sizes = _by_picture(ours - theirs, groups)
+    sums, sizes = by_picture(ours - theirs, groups)
     low, high = _interval(sums, sizes, seed)
     return Paired(
         samples=len(ours),
@@ -85,11 +85,40 @@ def interval_of(differences: np.ndarray, groups: Sequence[str], seed: int) -> tu
         groups: the picture of every sample.
         seed: of the resampling.
     """
-    return _interval(*_by_picture(differences, groups), seed)
+    return _interval(*by_picture(differences, groups), seed)
 
 
-def _by_picture(differences: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Sum and count of the differences of every picture, (pictures,) float64 both."""
+def over_classes(
+    differences: Sequence[np.ndarray], groups: Sequence[Sequence[str]], seed: int
+) -> tuple[float, float, float]:
+    """Mean of the classes' mean differences, every class weighing the same, with its 95 % interval.
+
+    Pictures are resampled over all classes at once, since one picture may be asked about in several. What is resampled
+    is how the samples lie around the mean of their own class: how many samples a class has, and how far the classes
+    lie apart, is no accident. (The linearised bootstrap of a stratified mean.)
+
+    Args:
+        differences: one array (samples of the class,) float64 per class, none of them empty; at least one class.
+        groups: the picture of every sample, in the same shape.
+        seed: of the resampling.
+
+    Returns:
+        mean, lower end, upper end.
+    """
+    centre = float(np.mean([mine.mean() for mine in differences]))
+    shares = [(mine - mine.mean()) / (len(mine) * len(differences)) for mine in differences]
+    sums, _ = by_picture(np.concatenate(shares), [name for names in groups for name in names])
+    low, high = _interval(sums, np.full(len(sums), 1 / len(sums)), seed)  # sizes that make its mean a sum
+    return centre, centre + low, centre + high
+
+
+def by_picture(differences: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and count of the differences of every picture, (pictures,) float64 both, in the order of appearance.
+
+    Args:
+        differences: (samples,) float64.
+        groups: the picture of every sample.
+    """
     names = {name: index for index, name in enumerate(dict.fromkeys(groups))}
     place = np.array([names[name] for name in groups])
     return np.bincount(place, weights=differences), np.bincount(place).astype(float)

@@ -21,11 +21,12 @@ from .classes import take_classes
 from .command import command_of
 from .config import RunConfig, read_lock
 from .folder import RunFolder, read_samples
-from .ledger import HOLDOUT, SEARCH, UNPRUNED, Ledger
+from .ledger import HOLDOUT, SEARCH, Ledger
 from .rejects import leave_out, read_rejects
 from .samples import Sample
-from .search import ClassData
+from .search import MIN_SAMPLES, ClassData
 from .space import RHO_GRID, Candidate, Space, make_space
+from .strategies import STRATEGIES
 
 
 @dataclass(frozen=True)
@@ -68,20 +69,31 @@ class FinishedRun:
 
         A class that was not searched has the default.
         """
-        return {data.intent: self._winner(data.intent) for data in self.classes}
+        return {data.intent: self._winner(data) for data in self.classes}
 
     def blocks(self, data: ClassData) -> list[Sequence[Sample]]:
         """A class's holdout in the blocks that the search scored; a score depends on its block's make-up."""
         size = self.config.block_size
         return [data.holdout[start : start + size] for start in range(0, len(data.holdout), size)]
 
-    def _winner(self, intent: str) -> Candidate:
-        # The search scores its winner, the default and the stock model on the holdout, and nothing else.
-        held = {entry.candidate for entry in self.ledger.entries() if (entry.split, entry.intent) == (HOLDOUT, intent)}
-        others = sorted(held - {self.space.default.id, UNPRUNED})
-        if not others:
+    def _winner(self, data: ClassData) -> Candidate:
+        """Ask the strategy again, telling it what the ledger holds, as an interrupted search would."""
+        if min(len(data.search), len(data.holdout)) < MIN_SAMPLES:
             return self.space.default
-        return self.space.find(max(others, key=lambda name: sum(self.ledger.scores(SEARCH, intent, name))))
+        step = self.config.block_size
+        sizes = [len(data.search[start : start + step]) for start in range(0, len(data.search), step)]
+        strategy = STRATEGIES[self.config.strategy](self.space, sizes, self.config.seed)
+        while requests := strategy.ask():
+            for request in requests:
+                scores = self.ledger.scores(SEARCH, data.intent, request.candidate.id)
+                if len(scores) < sum(sizes[: request.blocks]):
+                    raise MismatchError(
+                        f"the search of class {data.intent!r} in {self.folder.root} is not what this version of "
+                        f"claspkit would do: {request.candidate.id} has {len(scores)} scores of "
+                        f"{sum(sizes[: request.blocks])}. Calibrate again: {self.command} --fresh"
+                    )
+                strategy.tell(request.candidate, scores)
+        return strategy.best()
 
     def _candidate(self, spec: ClassSpec, name: str) -> Candidate:
         """A configuration of the profile: one of the space, or a point beside its grid that the run has scored."""

@@ -26,6 +26,7 @@ from .config import RunConfig
 from .folder import RunFolder
 from .ledger import SEARCH, Ledger
 from .plan import TEXT_TOKENS, decoder_flops
+from .pooled import PooledChoice, judge_pooled
 from .profile_router import ProfileRouter, drop_weights, put_weights
 from .report import render_report
 from .search import ClassData, Verdict
@@ -50,6 +51,7 @@ class Findings:
         labels: sample uid -> label.
         classes: the samples used.
         verdicts: one per class, in the classes' order.
+        pooled: the best single configuration for all classes; None where no class was searched.
         ledger: all scores.
         router: what the profile routes by.
         facts: the decoder's sizes, for counting FLOPs.
@@ -66,6 +68,7 @@ class Findings:
     labels: dict[str, Label]
     classes: Sequence[ClassData]
     verdicts: Sequence[Verdict]
+    pooled: PooledChoice | None
     ledger: Ledger
     router: ProfileRouter
     facts: FamilyFacts
@@ -179,6 +182,9 @@ def summarise(findings: Findings, profile: Profile) -> dict[str, Any]:
             _class_row(findings, *row)
             for row in zip(findings.taxonomy.intents, findings.classes, findings.verdicts, strict=True)
         ],
+        "pooled": judge_pooled(
+            findings.pooled, findings.classes, findings.verdicts, findings.space, findings.ledger, findings.config.seed
+        ),
         "labels": profile.calibration.label_sources,
         "router": findings.router.facts,
         "datasets": findings.data.datasets,

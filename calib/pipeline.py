@@ -39,6 +39,7 @@ from .labelling import Access, check_router, label_samples, router_facts, tell_l
 from .ledger import Ledger
 from .outcome import Findings, Outcome, finish
 from .plan_cache import check_dtype, choose_layers
+from .pooled import PooledChoice, choose_pooled
 from .profile_router import check_choice, choose_router
 from .progress import Reporter, steps
 from .rejects import leave_out
@@ -153,7 +154,7 @@ class Pipeline:
         ledger = Ledger.open(self.folder.ledger)
         try:
             with times.stage("search"):
-                winners = self._search(loaded, cached.store, budget, space, classes, ledger)
+                winners, pooled = self._search(loaded, cached.store, budget, space, classes, ledger)
             if last < STAGES.index("profile"):
                 return None
             with times.stage("router"):
@@ -170,6 +171,7 @@ class Pipeline:
                 labels=labels,
                 classes=classes,
                 verdicts=verdicts,
+                pooled=pooled,
                 ledger=ledger,
                 router=router,
                 facts=loaded.family.facts(loaded.model),
@@ -280,23 +282,25 @@ class Pipeline:
         space: Space,
         classes: Sequence[ClassData],
         ledger: Ledger,
-    ) -> dict[str, Candidate]:
-        """Search every class that has enough samples, then score winner, default and stock model on the holdout."""
+    ) -> tuple[dict[str, Candidate], PooledChoice | None]:
+        """Search every class that has enough samples, then score what is compared on the holdout.
+
+        That is the winner, the default, the stock model, and the best single configuration for all classes.
+        """
         config = self.config
         evaluator = Evaluator(loaded, store, budget.stages, config.max_new_tokens)
         enough = [c for c in classes if min(len(c.search), len(c.holdout)) >= MIN_SAMPLES]
-        winners: dict[str, Candidate] = {}
         bounds = Search(space, evaluator, ledger, config.block_size, lambda count: None, config.seed)
-        total = sum(bounds.bound(c, config.strategy) + 3 * len(c.holdout) for c in enough)
+        total = sum(bounds.bound(c, config.strategy) for c in enough) + sum(4 * len(c.holdout) for c in classes)
         with self.report.task("search", total, "evaluations") as advance:
             search = Search(space, evaluator, ledger, config.block_size, advance, config.seed)
+            winners = {data.intent: search.winner(data, config.strategy) for data in enough}
+            pooled = choose_pooled(space, ledger, list(winners))
             for data in classes:
-                if data not in enough:
-                    search.holdout(data, [space.default])
-                    continue
-                winner = winners[data.intent] = search.winner(data, config.strategy)
-                search.holdout(data, list(dict.fromkeys([space.default, winner])))
-        return winners
+                compared = [space.default, winners.get(data.intent, space.default)]
+                compared += [pooled.candidate] if pooled else []
+                search.holdout(data, list(dict.fromkeys(compared)))
+        return winners, pooled
 
 
 def _one_of(option: str, name: str, rows: Mapping[str, T]) -> T:

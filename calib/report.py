@@ -11,6 +11,7 @@ from string import Template
 from typing import Any
 
 from .charts import curve_chart, data_table, difference_chart, esc, heat_map, line_styles
+from .report_pooled import pooled_table
 from .table import CHANGED, KEPT, headline, holdout_means, interval, outcome, percent, router_words
 
 QUARANTINE_SHOWN = 100
@@ -77,6 +78,7 @@ def _classes(summary: Summary) -> str:
         '<p class="note">The difference is the tested candidate minus the default on the same holdout samples, with a '
         "two-sided 95&nbsp;% interval of its own; Holm p is one-sided and corrected over all classes tested, and it "
         "alone decides, at 0.05.</p>"
+        f"{pooled_table(summary)}"
     )
 
 

@@ -97,6 +97,18 @@ def _why_none(rows: list[dict[str, Any]]) -> str:
     return "the default was the best on the search split wherever a search was run"
 
 
+def pooled_words(summary: dict[str, Any]) -> str | None:
+    """What one configuration for all classes does, and what being class-adaptive buys beyond it; None if not known."""
+    found = summary.get("pooled")
+    if found is None:
+        return None
+    named, beyond = clean(found["candidate"]), f"the profile's difference to it: {interval(found['profile_to_pooled'])}"
+    if found["candidate"] == summary["default_candidate"]:
+        return f"One configuration for all classes: the default itself, {named}; {beyond}"
+    to_default = f"difference to the default: {interval(found['pooled_to_default'])}"
+    return f"One configuration for all classes: {named}, {percent(found['score'])} %; {to_default}; {beyond}"
+
+
 def router_words(facts: dict[str, Any]) -> str:
     """The profile's router in one line: who it is, and how it does on the run's labels."""
     named = f"{_ROUTERS.get(facts['chosen'], clean(facts['chosen']))} ({clean(facts['source'])})"
@@ -161,6 +173,8 @@ def print_summary(
     )
     for line in _remarks(summary):
         _say(console, line)
+    if told := pooled_words(summary):
+        _say(console, f"{told}.")
     if "router" in summary:  # not in one of an earlier version
         _say(console, f"Router: {router_words(summary['router'])}.")
     console.print()
