@@ -21,6 +21,7 @@ from .plan_cache import ALL, tidy_layers
 from .progress import Reporter
 from .schedule import parse_stages
 from .sources import parse_columns
+from .strategies import STRATEGIES
 from .table import print_summary
 
 Model = Annotated[str, typer.Option(help="Alias (mini, llava-1.5-7b, ...), hub id, or folder of the model.")]
@@ -90,7 +91,7 @@ Rho = Annotated[
     list[float] | None,
     typer.Option("--rho", min=0.0, max=1.0, help="Split ratio to try, several times; default: tenths."),
 ]
-StrategyOption = Annotated[str, typer.Option("--strategy", help="Search strategy.")]
+StrategyOption = Annotated[str, typer.Option("--strategy", help=f"Search strategy, one of: {', '.join(STRATEGIES)}.")]
 Holdout = Annotated[float, typer.Option(min=0.1, max=0.9, help="Share of the pictures kept for the final decision.")]
 MaxNewTokens = Annotated[int, typer.Option(min=1, max=1024, help="Longest answer, in tokens.")]
 Revision = Annotated[str | None, typer.Option(help="Hub revision of the model.")]
@@ -143,7 +144,7 @@ def stage_command(until: str) -> Callable[..., None]:
         label_until_full: LabelUntilFull = False,
         profile_router: ProfileRouter = "auto",
         rho: Rho = None,
-        strategy: StrategyOption = "exhaustive",
+        strategy: StrategyOption = "race",
         holdout: Holdout = 0.5,
         max_new_tokens: MaxNewTokens = 16,
         revision: Revision = None,

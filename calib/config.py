@@ -72,7 +72,7 @@ class RunConfig:
     label_until_full: bool = False
     profile_router: str = "auto"
     rhos: tuple[float, ...] = ()
-    strategy: str = "exhaustive"
+    strategy: str = "race"
     holdout: float = 0.5
     max_new_tokens: int = 16
     device: str = "cpu"
