@@ -1,7 +1,7 @@
 # make help lists the targets. Nothing but python3 (3.11 or newer, with venv) and make needs to be there before.
 VENV ?= .venv
 PYTHON ?= python3
-PER_CLASS ?= 60
+PER_CLASS ?= 300
 ARGS ?=
 
 BIN := $(VENV)/bin

@@ -11,6 +11,7 @@ import unicodedata
 from claspkit.profiles.canonical import sha256_hex
 
 from .foreign import own_turns, without_code, without_orders, without_padding
+from .sentences import AUXILIARIES, QUESTION_WORDS, REQUESTS, asks, sentences
 
 WINDOW = 4000  # characters a router reads of a long prompt: half from its start, half from its end
 
@@ -31,15 +32,24 @@ _ASKS = re.compile(
     r"\b(?:what|which|who|whose|whom|where|when|why|how|is|are|was|were|do|does|did|can|could|will|would|has|have)\b"
     r"[^.!?]{1,400}\?"
 )
-_SENTENCE_END = re.compile(r"(?<=[.!?]) ")
-_REQUEST = re.compile(
-    r"(?:please )?(?:count|name|read|describe|identify|list|find|tell|give|state|estimate|transcribe|translate|explain|"
-    r"locate|point|compare|solve|calculate|work out|complete|spell|guess)\b"
-)
 _OPTIONS_HEAD = re.compile(r"\s(?:options|choices|answer choices)\s?:")
+# How an answer should look. After "the", "which" or "she" the word is part of a question ("what is the answer in the
+# red box?"), and where a question begins behind a colon or comma the instruction ends.
+_PART_OF_A_QUESTION = (
+    *("the", "a", "an", "your", "this", "that", "his", "her", "my", "its", "our", "their", "each", "every", "any"),
+    *("no", "which", "what", "whose", "correct", "right", "wrong", "final", "first", "you", "she", "he"),
+    *("last", "they", "it", "we", "i", "who", "to", "will", "would", "can", "could", "may", "might", "did", "does"),
+    *("do", "not"),
+)
+_FREE = "".join(rf"(?<!\b{word} )" for word in _PART_OF_A_QUESTION)
+_ASKING = rf"(?:(?:{QUESTION_WORDS}|{AUXILIARIES})[^.?!]{{0,160}}\?|{REQUESTS})"
 _INSTRUCTION = re.compile(
-    r"\b(?:please )?(?:answer|respond|reply)(?: the question)?(?: directly| only| briefly)?"
-    r" (?:with|using|in|from|by) [^.?!]{0,160}[.?!]?"
+    # In the midst of a clause that ends as a question it is left ("does the girl answer with her hand raised?").
+    rf"(?:(?P<begins>^|(?<=[^\w\s] ))|\b)(?:{_FREE}please |{_FREE}(?<!please ))(?:"
+    r"(?:answer|respond|reply)(?: the question)?(?: directly| only| briefly)? (?:with|using|in|from|by)"
+    r"|(?:give|provide|state) (?:me )?(?:the|your|an) (?:\w{1,10} )?answer (?:in|as|with|using)"
+    r"(?= (?:an?|one|two|three|english|digits|words|json|at most|no more)\b))"
+    rf" (?:[^.?!:,]|[:,](?! ?{_ASKING})){{0,160}}+(?(begins)[.?!:,]?|(?!\?)[.!:,]?)"
 )
 
 
@@ -53,7 +63,6 @@ def normalise(prompt: str) -> str:
     text = text.encode("utf-8", "replace").decode("utf-8")  # half surrogates cannot be hashed or tokenised
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     text = _DOUBLE.sub('"', _SINGLE.sub("'", _INVISIBLE.sub("", text)))
-    text = " ".join(text.split())
     return own_turns(text)
 
 
@@ -90,12 +99,13 @@ def question(normalised: str) -> str:
 def asked(text: str) -> str:
     """Of a question in several sentences those that ask or request something; all of them where none does.
 
-    A statement beside the question ("Trust me, this is easy.") then changes nothing.
+    A statement beside the question ("Trust me, this is easy.") then changes nothing, nor does what asks for nothing
+    ("Can you?").
     """
-    parts = _SENTENCE_END.split(text)
+    parts = sentences(text)
     if len(parts) == 1:
         return text
-    return " ".join(part for part in parts if part[-1:] == "?" or _REQUEST.match(part)) or text
+    return " ".join(part for part in parts if asks(part)) or text
 
 
 def _after_options(text: str) -> str:
