@@ -45,7 +45,9 @@ _FREE = "".join(rf"(?<!\b{word} )" for word in _PART_OF_A_QUESTION)
 _ASKING = rf"(?:(?:{QUESTION_WORDS}|{AUXILIARIES})[^.?!]{{0,160}}\?|{REQUESTS})"
 _INSTRUCTION = re.compile(
     # In the midst of a clause that ends as a question it is left ("does the girl answer with her hand raised?").
-    rf"(?:(?P<begins>^|(?<=[^\w\s] ))|\b)(?:{_FREE}please |{_FREE}(?<!please ))(?:"
+    r"(?:(?P<begins>^|(?<=[^\w\s] ))|\b)"
+    r"(?=please |answer|respond|reply|give|provide|state)"  # looked for first: what follows is dear
+    rf"(?:{_FREE}please |{_FREE}(?<!please ))(?:"
     r"(?:answer|respond|reply)(?: the question)?(?: directly| only| briefly)? (?:with|using|in|from|by)"
     r"|(?:give|provide|state) (?:me )?(?:the|your|an) (?:\w{1,10} )?answer (?:in|as|with|using)"
     r"(?= (?:an?|one|two|three|english|digits|words|json|at most|no more)\b))"
