@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from claspkit.profiles.errors import MismatchError, UsageError
-from claspkit.profiles.files import read_router_file
 from claspkit.profiles.intents import STANDARD
-from claspkit.profiles.profile import RouterSpec
 from claspkit.profiles.taxonomy import Taxonomy
 
 from .backend_rules import RulesBackend
 from .backends import Backend
 from .labels import Label, settle
 from .rules import RULES_VERSION
+
+if TYPE_CHECKING:  # reading a profile needs pydantic, labelling a prompt does not
+    from claspkit.profiles.profile import RouterSpec
 
 Router = Callable[[Sequence[str]], list[Label]]
 
@@ -55,6 +57,8 @@ def router_backend(spec: RouterSpec, folder: Path | None, taxonomy: Taxonomy = S
         return RulesBackend()
     if folder is None:
         raise UsageError(f"the profile's router needs its weights {spec.file!r}: say in which folder the profile lies")
+    from claspkit.profiles.files import read_router_file
+
     from .student import StudentBackend
 
     return StudentBackend.from_bytes(read_router_file(spec, folder), taxonomy)
