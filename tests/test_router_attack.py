@@ -150,7 +150,7 @@ def test_a_teachers_question_holds_a_prompt_as_data(injection: Injection) -> Non
         assert message["content"].removesuffix(text) == opening("")[0]["content"].removesuffix("<<<>>>")
 
 
-@pytest.mark.parametrize("mode", ["logits", "json"])
+@pytest.mark.parametrize("mode", ["logits", pytest.param("json", marks=pytest.mark.long)])
 def test_requests_stay_well_formed(mode: str) -> None:
     """A server gets the same fields for every injection, and the prompt in the last line of one message alone."""
     with running() as server:
@@ -220,7 +220,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(save_teacher(tmp_path_factory.mktemp("teacher") / "tiny-teacher"))
 
 
-@pytest.mark.parametrize("mode", ["logits", "json"])
+@pytest.mark.parametrize("mode", ["logits", pytest.param("json", marks=pytest.mark.long)])
 def test_the_command_attacks_a_teacher(mode: str, teacher: str, capsys: pytest.CaptureFixture[str]) -> None:
     """By letters and by JSON, of which a random model writes none."""
     words = ["--router", "transformers", "--router-model", teacher, "--router-mode", mode]
