@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -28,13 +29,19 @@ def make_named(
     Raises:
         UsageError: an unknown name, or options that it does not take.
     """
-    options = BackendOptions(
+    options = named_options(model, mode, endpoint, key_variable, answers, device)
+    return make_backend(name, replace(options, taxonomy=taxonomy))
+
+
+def named_options(
+    model: str | None, mode: str, endpoint: str | None, key_variable: str | None, answers: str | None, device: str
+) -> BackendOptions:
+    """What the command line says to a labeller, for the standard classes; UsageError for what none of them takes."""
+    return BackendOptions(
         model=model,
         device=device,
         mode=mode,
         endpoint=endpoint,
         key_variable=key_variable,
         answers=Path(answers) if answers else None,
-        taxonomy=taxonomy,
     )
-    return make_backend(name, options)

@@ -9,8 +9,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from claspkit.profiles.canonical import write_atomic
-from claspkit.profiles.errors import UsageError
 from claspkit.profiles.intents import open_taxonomy
 from claspkit.router.backends import BACKENDS
 from claspkit.router.scoring import rejection, score
@@ -20,6 +18,7 @@ from .cli_attack import attack_router
 from .cli_backend import RouterDevice, make_named
 from .cli_stages import RouterAnswers, RouterEndpoint, RouterKeyEnv, RouterMode, RouterModel, TaxonomyFile
 from .labelled import is_run_log, read_labelled
+from .output import write_named
 from .picture_scores import write_picture
 from .table_scores import print_scores
 
@@ -95,10 +94,7 @@ def distill(
     known = read_labelled(file, part, classes)
     trained = train_student([row.prompt for row in known], [row.fine for row in known], seed=seed, taxonomy=classes)
     data = trained.student.to_bytes()
-    try:
-        write_atomic(out, data)
-    except OSError as error:
-        raise UsageError(f"{out} cannot be written ({error.strerror}); give --out a file in a folder that is") from None
+    write_named(out, data, "--out")
     facts: dict[str, Any] = {
         "student": trained.student.source,
         "bytes": len(data),

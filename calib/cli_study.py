@@ -10,14 +10,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from claspkit.profiles.canonical import write_atomic
 from claspkit.profiles.errors import UsageError
 from claspkit.profiles.intents import is_standard
-from claspkit.router.backends import BACKENDS, BackendOptions
+from claspkit.router.backends import BACKENDS
 
+from .cli_backend import named_options
 from .cli_stages import RouterAnswers, RouterConcurrency, RouterEndpoint, RouterKeyEnv, RouterMode, RouterModel
 from .finished import read_finished
 from .labelling import Access
+from .output import write_named
 from .progress import Reporter
 from .study import CONFIGS, PROFILE, SEEDS, check_study, route_holdout
 from .study import study as make_study
@@ -63,15 +64,8 @@ def study(
         raise UsageError(f"--out {out} is neither a .svg nor a .html file")
     if out is not None and not out.parent.is_dir():
         raise UsageError(f"--out {out}: there is no folder {out.parent}")
-    options = BackendOptions(
-        model=router_model,
-        device=device,
-        mode=router_mode,
-        endpoint=router_endpoint,
-        key_variable=router_key_env,
-        concurrency=router_concurrency,
-        answers=Path(router_answers) if router_answers else None,
-    )
+    options = named_options(router_model, router_mode, router_endpoint, router_key_env, router_answers, device)
+    options = replace(options, concurrency=router_concurrency)
     check_study(router or [], options, configs)
     report = Reporter(quiet=as_json)
     finished = read_finished(run)
@@ -79,12 +73,7 @@ def study(
     routed = route_holdout(finished, names, replace(options, taxonomy=finished.taxonomy), report)
     found = make_study(finished, routed, configs, seeds, report)
     if out is not None:
-        try:
-            write_atomic(out, render(found, out.suffix).encode())
-        except OSError as error:
-            raise UsageError(
-                f"{out} cannot be written ({error.strerror}); give --out a file in a folder that is"
-            ) from None
+        write_named(out, render(found, out.suffix).encode(), "--out")
     if as_json:
         typer.echo(json.dumps(found))
     else:

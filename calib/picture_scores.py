@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from claspkit.profiles.canonical import write_atomic
 from claspkit.profiles.errors import UsageError
 from claspkit.router.scoring import Rejection, Scores
 
 from .charts import data_table, esc
+from .output import html_page, write_named
 from .table import percent
 
 _LEFT, _TOP, _WIDE, _HIGH = 112, 92, 70, 40  # of the matrix: its corner, and a cell
@@ -57,10 +57,7 @@ def write_picture(path: Path, scores: Scores, rejected: Rejection, title: str, w
         raise UsageError(f"--picture {path} has the ending {path.suffix!r}; there are: .svg, .html")
     svg = draw_scores(scores, rejected, title, word)
     text = svg if path.suffix == ".svg" else _page(svg, scores, title, word)
-    try:
-        write_atomic(path, text.encode())
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written ({error.strerror}); name a file in a folder that is") from None
+    write_named(path, text.encode(), "--picture")
 
 
 def draw_scores(scores: Scores, rejected: Rejection, title: str, word: str = "accuracy") -> str:
@@ -212,13 +209,9 @@ def _page(svg: str, scores: Scores, title: str, word: str) -> str:
         ["threshold", "accepted", word],
         ([f"{at:.3f}", percent(covered), percent(right)] for at, covered, right in _tenths(scores)),
     )
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{esc(title)}</title>'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<style>{_STYLE}{_PAGE_STYLE}</style></head><body><main><h1>{esc(title)}</h1>"
-        f'<div class="scroll" role="region" tabindex="0" aria-label="Picture">{svg}</div>{confusion}{curve}'
-        "</main></body></html>\n"
-    )
+    picture = f'<div class="scroll" role="region" tabindex="0" aria-label="Picture">{svg}</div>'
+    body = f"<main><h1>{esc(title)}</h1>{picture}{confusion}{curve}</main>\n"
+    return html_page(esc(title), _STYLE + _PAGE_STYLE, body)
 
 
 def _tenths(scores: Scores) -> Iterator[tuple[float, float, float]]:

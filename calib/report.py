@@ -11,6 +11,7 @@ from string import Template
 from typing import Any
 
 from .charts import curve_chart, data_table, difference_chart, esc, heat_map, line_styles
+from .output import html_page
 from .report_pooled import pooled_table
 from .table import CHANGED, KEPT, headline, holdout_means, interval, outcome, percent, router_words
 
@@ -36,13 +37,9 @@ def render_report(summary: dict[str, Any]) -> str:
         for name, (title, body) in _SECTIONS.items()
     ]
     links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, (title, _) in _SECTIONS.items())
-    return _PAGE.substitute(
-        title=esc(f"Calibration of {summary['model']['id']}"),
-        style=_STYLE,
-        links=links,
-        verdict=_verdict(summary),
-        sections="\n".join(sections),
-    )
+    title = esc(f"Calibration of {summary['model']['id']}")
+    body = _BODY.substitute(title=title, links=links, verdict=_verdict(summary), sections="\n".join(sections))
+    return html_page(title, _STYLE, body)
 
 
 def _verdict(summary: Summary) -> str:
@@ -297,25 +294,12 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-_PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>$title</title>
-<style>$style</style>
-</head>
-<body>
-<a class="skip" href="#main">Skip to the verdict</a>
+_BODY = Template("""<a class="skip" href="#main">Skip to the verdict</a>
 <header><h1>$title</h1><nav aria-label="Sections"><ul>$links</ul></nav></header>
 <main id="main" tabindex="-1">
 $verdict
 $sections
 </main>
-</body>
-</html>
 """)
 
 _STYLE = """

@@ -11,6 +11,7 @@ from string import Template
 from typing import Any
 
 from .charts import data_table, esc, marker, score_range, spread, ticks
+from .output import html_page
 from .study_table import HEADER, Study, headline, policy_name, remarks, rows_of
 from .table import percent, points
 
@@ -33,9 +34,10 @@ def render(found: Study, suffix: str) -> str:
     )
     notes = "".join(f"<p>{esc(line)}</p>" for line in remarks(found))
     title = f"What routing errors cost {found['model']}"
-    return _PAGE.substitute(
+    body = _BODY.substitute(
         title=esc(title), headline=esc(headline(found)), chart=render_svg(found), table=table, notes=notes
     )
+    return html_page(esc(title), _PAGE_STYLE, body)
 
 
 def render_svg(found: Study) -> str:
@@ -184,25 +186,16 @@ font:13px system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif}
 .r .whisker{stroke:var(--r);stroke-width:1.4}
 """
 
-_PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>$title</title>
-<style>
+_PAGE_STYLE = """
 body{margin:0 auto;max-width:860px;padding:0 16px 48px;font:16px/1.5 system-ui,Arial,sans-serif;
 background:#fff;color:#1b1f24}
 figure{margin:16px 0}svg{width:100%;height:auto}.scroll{overflow-x:auto}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}caption{text-align:left}
 th,td{text-align:left;padding:4px 14px 4px 0;border-bottom:1px solid #8885}
 @media (prefers-color-scheme:dark){body{background:#14171b;color:#e7eaee}}
-</style>
-</head>
-<body>
-<main>
+"""
+
+_BODY = Template("""<main>
 <h1>$title</h1>
 <p>$headline</p>
 <figure>$chart<figcaption>Bands: one standard deviation over the draws. Whiskers: 95&nbsp;% interval of a router's
@@ -210,6 +203,4 @@ difference to the calibration's labels.</figcaption></figure>
 $table
 $notes
 </main>
-</body>
-</html>
 """)

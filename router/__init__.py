@@ -1,4 +1,4 @@
-"""From a prompt's text to one of the nine intents."""
+"""From a prompt's text to its intent, one of nine or of a user's own."""
 
 from .backends import BACKENDS, Backend, BackendOptions, make_backend
 from .labels import Label, source_counts

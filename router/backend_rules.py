@@ -43,13 +43,13 @@ class RulesBackend(Backend):
     """
 
     def __init__(self, taxonomy: Taxonomy = STANDARD) -> None:
-        if not taxonomy.rules and not is_standard(taxonomy):
+        self._rules = rules_of(taxonomy)
+        if not self._rules.rules:
             raise UsageError(
                 f"the taxonomy {taxonomy.name!r} has no rules to label by: give it [[rule]] tables, or choose another "
                 "--router, for example transformers"
             )
         self.taxonomy = taxonomy
-        self._rules = rules_of(taxonomy)
         self.template = self._rules.digest
         self.source = f"rules@{self.template[:12]}"
         self.block = 4096
