@@ -82,7 +82,9 @@ class _SharedStart:
         return self._first(value)
 
     def _first(self, value: Any) -> Any:
-        return value[: self._each] if isinstance(value, Tensor) and value.shape[0] == self._rows else value
+        # What has one axis counts tokens ("cache_position"), of which there may be as many as rows.
+        rows = isinstance(value, Tensor) and value.ndim > 1 and value.shape[0] == self._rows
+        return value[: self._each] if rows else value
 
     def _widen(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
         if not self._rows:

@@ -87,6 +87,20 @@ def test_nothing_stays_behind() -> None:
     assert torch.equal(generate(model, batch).sequences, before.sequences)
 
 
+def test_as_many_rows_as_tokens() -> None:
+    """What counts tokens is not taken for rows, and the other way round."""
+    model, batch = FAMILY_MODELS["llava"].build(), FAMILY_MODELS["llava"].batch("single")
+    tokens, family = batch["input_ids"].shape[1], find_family(model)
+    plan = plan_for(model, 1, STAGES)
+    with apply_plan(model, family, plan):
+        alone = generate(model, batch, max_new_tokens=3)
+    whole = replace(plan, rows=plan.rows * tokens)
+    with share_start(model, family, STAGES[0][0], tokens), apply_plan(model, family, whole):
+        shared = generate(model, copied(batch, tokens), max_new_tokens=3)
+    assert torch.equal(shared.sequences, alone.sequences.expand(tokens, -1))
+    assert torch.allclose(shared.logits[0], alone.logits[0].expand(tokens, -1), atol=1e-5, rtol=1e-5)
+
+
 def test_one_copy_shares_nothing() -> None:
     """Not a single hook."""
     model = FAMILY_MODELS["llava"].build()
