@@ -11,6 +11,9 @@ OLDEST_STAMP := $(OLDEST)/.claspkit-installed
 ON_EVERY_RELEASE := $(wildcard tests/test_runtime_*.py tests/test_family_*.py tests/test_inputs_*.py)
 BENCHMARKS := $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 OFFLINE := HF_HUB_OFFLINE=1
+# Two processes of one thread each are faster than one of two; tests of one file share fixtures, so they stay together.
+TWO_AT_A_TIME := $(OFFLINE) OMP_NUM_THREADS=1
+XDIST := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup calibrate test test-long test-oldest lint format bench clean
@@ -45,17 +48,17 @@ calibrate: $(STAMP) ## calibrate the embedded mini model: PER_CLASS samples per 
 
 test: lint ## lint, then every test that is not marked long
 	@echo "test: every test that is not marked long"
-	@$(OFFLINE) $(BIN)/python -m pytest -m "not long" $(ARGS)
+	@$(TWO_AT_A_TIME) $(BIN)/python -m pytest -m "not long" $(XDIST) $(ARGS)
 
 # pytest exits with 5 when no test carries the mark.
 test-long: $(STAMP) test-oldest ## the tests marked long, and the runtime on the oldest transformers
 	@echo "test-long: the tests marked long"
-	@$(OFFLINE) $(BIN)/python -m pytest -m long $(ARGS) || { status=$$?; [ $$status -eq 5 ] || exit $$status; }
+	@$(TWO_AT_A_TIME) $(BIN)/python -m pytest -m long $(XDIST) $(ARGS) || { status=$$?; [ $$status -eq 5 ] || exit $$status; }
 
 test-oldest: $(OLDEST_STAMP) ## the runtime's tests on the oldest supported release of transformers
 	@echo "test-oldest: $(words $(ON_EVERY_RELEASE)) files with transformers $$($(OLDEST)/bin/python -c 'import transformers; \
 	  print(transformers.__version__)')"
-	@$(OFFLINE) $(OLDEST)/bin/python -m pytest -m "not long" $(ON_EVERY_RELEASE) $(ARGS)
+	@$(TWO_AT_A_TIME) $(OLDEST)/bin/python -m pytest -m "not long" $(XDIST) $(ON_EVERY_RELEASE) $(ARGS)
 
 lint: $(STAMP) ## style (ruff), types (mypy, strict), who may import whom (import-linter)
 	@echo "lint: style, types, import contracts"

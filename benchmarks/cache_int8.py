@@ -35,10 +35,11 @@ from claspkit.calib.scorers import score_answer
 from claspkit.calib.space import DEFAULT_RHO, Candidate, make_space
 from claspkit.profiles.budget import make_budget
 from claspkit.runtime.fusion import fuse
-from claspkit.runtime.inputs import decode_answers, text_inputs
+from claspkit.runtime.inputs import decode_answers
 from claspkit.runtime.models import LoadedModel, load_model
 from claspkit.runtime.plan import PrunePlan
 from claspkit.runtime.pruner import apply_plan
+from claspkit.runtime.replay import inputs_from_grids
 
 SEED = 2_000_000  # of the pictures; no calibration draws from it
 BLOCK = 32
@@ -80,7 +81,8 @@ def answer(
         block = samples[start : start + BLOCK]
         records = [store.read(sample.image_sha256, candidate.prototype.layers) for sample in block]
         layers = to_tensor(np.stack(records, axis=1), store.key.dtype).to(model.dtype)
-        ids, mask = text_inputs(loaded, [sample.prompt for sample in block])
+        inputs = inputs_from_grids(loaded, [()] * len(block), [sample.prompt for sample in block])
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
         visual = torch.isin(ids, torch.tensor(family.placeholder_ids(model)))
         plan = PrunePlan(
             stages, (candidate.row,) * len(block), scaling=facts.scaling, visual_tokens=facts.visual_tokens

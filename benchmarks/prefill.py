@@ -86,6 +86,9 @@ class _Known(Cosines):
     def take(self, kept: Tensor, work: Sequence[StageWork]) -> Cosines:
         return self
 
+    def repeated(self, copies: int) -> Cosines:
+        return self
+
     def nearest(self, places: Tensor) -> Tensor:
         raise AssertionError("fixed indices need no cosines")
 

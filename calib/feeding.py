@@ -1,193 +1,207 @@
-"""How a block's cached features reach the decoder: as ready-made embeddings, or in the vision encoder's place."""
+"""How a block's cached features reach the decoder: fused for all prototypes at once, then asked by all their splits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from claspkit.cache.store import FeatureStore
 from claspkit.cache.tensors import to_tensor
 from claspkit.profiles.errors import ResourceError
-from claspkit.runtime.fusion import fuse
-from claspkit.runtime.inputs import text_inputs
+from claspkit.runtime.decoder_inputs import (
+    DecoderInputs,
+    KeysAndValues,
+    common_prefix,
+    keys_and_values,
+    prefix_inputs,
+    read_decoder_inputs,
+    without_prefix,
+)
+from claspkit.runtime.greedy import Answers, answer, end_tokens, is_plainly_greedy
 from claspkit.runtime.models import LoadedModel
 from claspkit.runtime.plan import PrunePlan
 from claspkit.runtime.pruner import apply_plan
 from claspkit.runtime.replay import inputs_from_grids, replay
-from claspkit.runtime.shared_start import repeat_rows, share_start
+from claspkit.runtime.vision import owned_pictures, pictures_per_row
+from claspkit.runtime.work import count_work
 
 from .samples import Sample
 
 TOGETHER = 2**16
 """Tokens of prompts that are run as one batch, at most, where several plans share the block's first layers."""
 
+Mix = tuple[Sequence[int], Sequence[float]]
+"""Vision layers, and one weight for each."""
 
-class FusedBlock(Protocol):
-    """A block whose pictures are fused, ready to be asked."""
+Drafts = Sequence[Sequence[int]]
+"""Per sample a guess of the answer's tokens; empty for no guesses."""
 
-    def generate(self, plans: Sequence[PrunePlan], max_new_tokens: int) -> list[Tensor]:
-        """Answer greedily under plans whose rows read the stock layer alone; returns new ids (B, T) for each.
+
+class Feed:
+    """Reads blocks from the cache and puts them before the decoder.
+
+    Attributes:
+        bytes_read: of features, so far.
+    """
+
+    def __init__(self, loaded: LoadedModel, store: FeatureStore) -> None:
+        """Feed ``loaded`` from ``store``, which holds a record of every picture."""
+        self.loaded, self.bytes_read = loaded, 0
+        self._store = store
+        self._prefixes: dict[tuple[int, ...], KeysAndValues] = {}
+
+    def read(self, samples: Sequence[Sample], mixes: Sequence[Mix]) -> list[FusedBlock]:
+        """Read the samples' pictures, each once, and fuse them: one block per mix.
+
+        A picture's layers are read once for all mixes and all questions about it, and fused for all mixes in one
+        product, (mixes x layers) by (layers x tokens * D).
+        """
+        layers = tuple(sorted({layer for wanted, _ in mixes for layer in wanted}))
+        table = torch.zeros(len(mixes), len(layers), dtype=torch.float64)
+        for row, (wanted, weights) in enumerate(mixes):
+            for layer, weight in zip(wanted, weights, strict=True):
+                table[row, layers.index(layer)] += weight
+        model, names = self.loaded.model, [sample.image_sha256 for sample in samples]
+        fused: dict[str, Tensor] = {}  # picture -> (mixes, tokens, D)
+        for name in dict.fromkeys(names):
+            record = self._store.read(name, layers)
+            self.bytes_read += record.nbytes
+            values = to_tensor(record, self._store.key.dtype).to(model.device, dtype=model.dtype)
+            fused[name] = _products(table, values)
+        grids = [self._store.grid(name) for name in names]
+        inputs = inputs_from_grids(self.loaded, grids, [sample.prompt for sample in samples])
+        return [
+            FusedBlock(self, [fused[name][number] for name in names], grids, inputs) for number in range(len(mixes))
+        ]
+
+    def share_prefix(self, inputs: DecoderInputs, ids: Tensor) -> DecoderInputs:
+        """Take off what all prompts begin with; it goes through the decoder once for all blocks."""
+        tokens = common_prefix(inputs, ids)
+        if not tokens:
+            return inputs
+        if tokens not in self._prefixes:
+            model, family = self.loaded.model, self.loaded.family
+            self._prefixes[tokens] = keys_and_values(model, family, prefix_inputs(inputs, len(tokens)))
+        return without_prefix(inputs, self._prefixes[tokens])
+
+
+@dataclass(frozen=True)
+class FusedBlock:
+    """A block whose pictures are fused, ready to be asked.
+
+    Attributes:
+        feed: where it comes from.
+        records: (tokens, D) per sample.
+        grids: how the tokens lie.
+        inputs: of ``generate``, with stand-ins for the pixels.
+    """
+
+    feed: Feed
+    records: Sequence[Tensor]
+    grids: Sequence[tuple[int, ...]]
+    inputs: Any
+
+    def ask(self, plans: Sequence[PrunePlan], max_new_tokens: int, drafts: Drafts = ()) -> list[Answers]:
+        """Answer greedily under plans whose rows read the stock layer alone.
 
         The plans have the same stages. What one answers does not depend on the others, up to rounding.
 
         Raises:
             ResourceError: one plan alone does not fit into the device's memory.
         """
-
-
-class Block(Protocol):
-    """A block's prompts and the vision layers of its pictures."""
-
-    def fused(self, layers: Sequence[int], weights: Sequence[float]) -> FusedBlock:
-        """Fuse some of the layers that were read, with one weight each."""
-
-
-class Feed(Protocol):
-    """Reads blocks from the cache."""
-
-    def read(self, samples: Sequence[Sample], layers: Sequence[int]) -> Block:
-        """Read vision layers of the samples' pictures, one left-padded batch."""
-
-
-def open_feed(loaded: LoadedModel, store: FeatureStore) -> Feed:
-    """The feed for a model: by embeddings where all pictures are one grid, which is faster, by replay where not."""
-    return GridFeed(loaded, store) if loaded.family.one_grid else ReplayFeed(loaded, store)
-
-
-@dataclass(frozen=True)
-class GridFeed:
-    """For models whose pictures are all one grid: the decoder gets embeddings, projected once per fusion."""
-
-    loaded: LoadedModel
-    store: FeatureStore
-
-    def read(self, samples: Sequence[Sample], layers: Sequence[int]) -> Block:
-        """As of :class:`Feed`."""
-        model = self.loaded.model
-        records = [self.store.read(sample.image_sha256, layers) for sample in samples]
-        features = to_tensor(np.stack(records, axis=1), self.store.key.dtype)  # (L, B, N, D)
-        ids, mask = text_inputs(self.loaded, [sample.prompt for sample in samples])
-        return _GridBlock(self.loaded, tuple(layers), features.to(model.device, dtype=model.dtype), ids, mask)
-
-
-@dataclass(frozen=True)
-class _GridBlock:
-    loaded: LoadedModel
-    layers: tuple[int, ...]
-    features: Tensor  # (L, B, N, D)
-    ids: Tensor  # (B, S)
-    mask: Tensor  # (B, S)
-
-    def fused(self, layers: Sequence[int], weights: Sequence[float]) -> FusedBlock:
-        family, model = self.loaded.family, self.loaded.model
-        visual = torch.isin(self.ids, torch.tensor(family.placeholder_ids(model), device=self.ids.device))
-        chosen = self.features[[self.layers.index(layer) for layer in layers]]
-        with torch.inference_mode():
-            shares = torch.tensor(weights, dtype=torch.float64).expand(len(self.ids), -1)
-            tokens = family.project(model, fuse(chosen, shares))
-            embeds = model.get_input_embeddings()(self.ids)
-            embeds = embeds.masked_scatter(visual[:, :, None], tokens.to(embeds.dtype))
-        return _Embedded(self.loaded, embeds, self.mask, visual)
-
-
-@dataclass(frozen=True)
-class _Embedded:
-    loaded: LoadedModel
-    embeds: Tensor  # (B, S, d)
-    mask: Tensor  # (B, S)
-    visual: Tensor  # (B, S) bool
-
-    def generate(self, plans: Sequence[PrunePlan], max_new_tokens: int) -> list[Tensor]:
-        size = max(1, TOGETHER // self.mask.numel())
+        if not is_plainly_greedy(self.feed.loaded.model):
+            return [self._generate(plan, max_new_tokens) for plan in plans]
+        size = max(1, TOGETHER // self.prompts.mask.numel())
         parts = [plans[start : start + size] for start in range(0, len(plans), size)]
-        return [answer for part in parts for answer in self._fitting(part, max_new_tokens)]
+        return [found for part in parts for found in halving(part, self._together(max_new_tokens, drafts))]
 
-    def _fitting(self, plans: Sequence[PrunePlan], max_new_tokens: int) -> list[Tensor]:
-        try:
-            return self._together(plans, max_new_tokens)
-        except torch.OutOfMemoryError as error:
-            if len(plans) == 1:
-                raise ResourceError(
-                    f"no memory on {self.mask.device} for {len(self.mask)} samples at a time; make --block-size smaller"
-                ) from error
-        half = len(plans) // 2
-        return [*self._fitting(plans[:half], max_new_tokens), *self._fitting(plans[half:], max_new_tokens)]
+    @cached_property
+    def sizes(self) -> tuple[list[int], list[int], list[int]]:
+        """Text tokens, visual tokens and pictures of every sample."""
+        model, family, ids = self.feed.loaded.model, self.feed.loaded.family, self.inputs["input_ids"]
+        visual = torch.isin(ids, torch.tensor(family.placeholder_ids(model), device=ids.device)).sum(dim=1)
+        text = self.inputs["attention_mask"].sum(dim=1) - visual
+        pictures = pictures_per_row(owned_pictures(model, family, ids, self.inputs), len(ids))
+        return text.tolist(), visual.tolist(), list(pictures)
 
-    def _together(self, plans: Sequence[PrunePlan], max_new_tokens: int) -> list[Tensor]:
-        """All plans as rows of one batch; the layers before the first stage see each prompt once."""
-        model, family, copies = self.loaded.model, self.loaded.family, len(plans)
-        whole = replace(plans[0], rows=tuple(row for plan in plans for row in plan.rows))
-        last = whole.stages[0][0] if whole.stages else 0
-        embeds, mask, visual = (repeat_rows(part, copies) for part in (self.embeds, self.mask, self.visual))
-        with (
-            torch.inference_mode(),
-            share_start(model, family, last, copies),
-            apply_plan(model, family, whole) as stages,
-        ):
-            stages.expect(visual)
-            answers = _greedy(model, max_new_tokens, inputs_embeds=embeds, attention_mask=mask)
-        return list(answers.split(len(self.mask)))
+    @cached_property
+    def prompts(self) -> DecoderInputs:
+        """The prompts as the decoder takes them."""
+        loaded = self.feed.loaded
+        with replay(loaded.model, loaded.family, self.records, self.grids):
+            whole = read_decoder_inputs(loaded.model, loaded.family, self.inputs)
+        return self.feed.share_prefix(whole, self.inputs["input_ids"])
 
+    def _together(self, max_new_tokens: int, drafts: Drafts) -> Callable[[Sequence[PrunePlan]], list[Answers]]:
+        loaded = self.feed.loaded
 
-@dataclass(frozen=True)
-class ReplayFeed:
-    """For models whose pictures differ in size: features stand in for the encoder, the model does the rest itself."""
+        def run(plans: Sequence[PrunePlan]) -> list[Answers]:
+            """All plans as rows of one batch."""
+            whole = replace(plans[0], rows=tuple(row for plan in plans for row in plan.rows))
+            found = answer(
+                loaded.model,
+                loaded.family,
+                self.prompts,
+                whole,
+                max_new_tokens,
+                copies=len(plans),
+                drafts=drafts,
+            )
+            return found.split(len(plans))
 
-    loaded: LoadedModel
-    store: FeatureStore
+        return run
 
-    def read(self, samples: Sequence[Sample], layers: Sequence[int]) -> Block:
-        """As of :class:`Feed`."""
-        model, names = self.loaded.model, [sample.image_sha256 for sample in samples]
-        records = [to_tensor(self.store.read(name, layers), self.store.key.dtype) for name in names]
-        grids = [self.store.grid(name) for name in names]
-        inputs = inputs_from_grids(self.loaded, grids, [sample.prompt for sample in samples])
-        placed = [record.to(model.device, dtype=model.dtype) for record in records]
-        return _ReplayBlock(self.loaded, tuple(layers), placed, grids, inputs)
-
-
-@dataclass(frozen=True)
-class _ReplayBlock:
-    loaded: LoadedModel
-    layers: tuple[int, ...]
-    records: Sequence[Tensor]  # (L, tokens, D) each
-    grids: Sequence[tuple[int, ...]]
-    inputs: Any
-
-    def fused(self, layers: Sequence[int], weights: Sequence[float]) -> FusedBlock:
-        rows = [self.layers.index(layer) for layer in layers]
-        shares = torch.tensor([list(weights)], dtype=torch.float64)
-        with torch.inference_mode():  # one at a time: their token counts differ
-            records = [fuse(record[rows][:, None], shares)[0] for record in self.records]
-        return _Replayed(self.loaded, records, self.grids, self.inputs)
-
-
-@dataclass(frozen=True)
-class _Replayed:
-    loaded: LoadedModel
-    records: Sequence[Tensor]  # (tokens, D) each
-    grids: Sequence[tuple[int, ...]]
-    inputs: Any
-
-    def generate(self, plans: Sequence[PrunePlan], max_new_tokens: int) -> list[Tensor]:
-        return [self._generate(plan, max_new_tokens) for plan in plans]
-
-    def _generate(self, plan: PrunePlan, max_new_tokens: int) -> Tensor:
-        model, family = self.loaded.model, self.loaded.family
+    def _generate(self, plan: PrunePlan, max_new_tokens: int) -> Answers:
+        """The model's own ``generate``, for those that are set up to do more than take the largest logit."""
+        loaded = self.feed.loaded
+        model, family = loaded.model, loaded.family
         with (
             torch.inference_mode(),
             replay(model, family, self.records, self.grids),
             apply_plan(model, family, plan),
+            count_work(family.decoder_layers(model)) as work,
         ):
-            whole = _greedy(model, max_new_tokens, **self.inputs)
-        return whole[:, self.inputs["input_ids"].shape[1] :]
+            whole: Tensor = model.generate(
+                **self.inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1
+            )
+        said = whole[:, self.inputs["input_ids"].shape[1] :]
+        ended = torch.isin(said, torch.tensor(end_tokens(model), device=said.device, dtype=said.dtype))
+        # Up to the first end token, that one included.
+        lengths = [min(said.shape[1], 1 + int(length)) for length in (ended.cumsum(dim=1) == 0).sum(dim=1)]
+        return Answers(said, tuple(lengths), (False,) * len(whole), work)
 
 
-def _greedy(model: Any, max_new_tokens: int, **inputs: Any) -> Tensor:
-    answer: Tensor = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1)
-    return answer
+def halving(
+    plans: Sequence[PrunePlan], run: Callable[[Sequence[PrunePlan]], list[Answers]]
+) -> list[Answers]:
+    """Run plans together; those that do not fit into memory as two halves, one after the other.
+
+    Raises:
+        ResourceError: one plan alone does not fit.
+    """
+    try:
+        return run(plans)
+    except torch.OutOfMemoryError as error:
+        if len(plans) == 1:
+            rows = len(plans[0].rows)
+            raise ResourceError(f"no memory for {rows} samples at a time; make --block-size smaller") from error
+    half = len(plans) // 2
+    return [*halving(plans[:half], run), *halving(plans[half:], run)]
+
+
+def _products(table: Tensor, values: Tensor) -> Tensor:
+    """Fuse one record (L, tokens, D) by every row of ``table`` (M, L): -> (M, tokens, D), in the dtype of ``values``.
+
+    Summed in float32. A row with one layer is that layer bit for bit, whatever a product makes of its factors.
+    """
+    shares = table.to(values.device, torch.float32)
+    fused = torch.einsum("ml,lnd->mnd", shares, values.float()).to(values.dtype)
+    for row, weights in enumerate(table.tolist()):
+        if weights.count(0.0) == len(weights) - 1 and 1.0 in weights:
+            fused[row] = values[weights.index(1.0)]
+    return fused

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,30 @@ UNPRUNED = "unpruned"
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What was computed for a result, and what it takes without sharing anything. It decides nothing.
+
+    Attributes:
+        flops: of the decoder's layers, padding included; what several candidates shared counts in equal parts.
+        flops_alone: the same for one prompt at a time, answered token by token, without padding.
+        token_layers: tokens through decoder layers, counted like ``flops``.
+        token_layers_alone: counted like ``flops_alone``.
+        bytes_read: of cached features.
+        drafted: answers that were guessed, and confirmed without a step of decoding.
+    """
+
+    flops: float = 0.0
+    flops_alone: float = 0.0
+    token_layers: float = 0.0
+    token_layers_alone: float = 0.0
+    bytes_read: float = 0.0
+    drafted: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True)
 class Entry:
     """Results of one candidate on one block of one class's samples.
 
@@ -29,6 +53,7 @@ class Entry:
         samples: digest of the block's sample uids, in order.
         scores: one per sample, 0..1.
         answers: what the model said, one per sample.
+        cost: what it took.
     """
 
     split: str
@@ -38,6 +63,7 @@ class Entry:
     samples: str
     scores: tuple[float, ...]
     answers: tuple[str, ...]
+    cost: Cost = Cost()
 
     @property
     def key(self) -> tuple[str, str, str, int]:
@@ -46,6 +72,11 @@ class Entry:
 
     def to_dict(self) -> dict[str, Any]:
         """As a JSON object, one line of the file."""
+        return {**self.result, "cost": asdict(self.cost)}
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The part that decides, as a JSON object."""
         return {
             "split": self.split,
             "class": self.intent,
@@ -67,6 +98,7 @@ class Entry:
             samples=str(record["samples"]),
             scores=tuple(float(score) for score in record["scores"]),
             answers=tuple(str(answer) for answer in record["answers"]),
+            cost=Cost(**record.get("cost", {})),  # older ledgers have none
         )
 
 
@@ -132,7 +164,12 @@ class Ledger:
     @property
     def sha256(self) -> str:
         """Digest of the results, whatever the order in which they were written."""
-        return digest([entry.to_dict() for entry in self.entries()])
+        return digest([entry.result for entry in self.entries()])
+
+    @property
+    def cost(self) -> Cost:
+        """What all results took."""
+        return sum((entry.cost for entry in self.entries()), Cost())
 
     def close(self) -> None:
         """Release the lock."""

@@ -122,7 +122,10 @@ class Search:
         known = [c for c in wanted if self._ledger.get(split, intent, c.id, number, uids) is not None]
         self._advance(len(known) * len(block))
         missing = side_by_side(candidate for candidate in wanted if candidate not in known)
-        for outcomes in self._evaluator.evaluate(block, missing) if missing else ():
+        # Candidates mostly answer like the default; the ledger is asked so that a resumed run guesses the same.
+        default = self._ledger.get(split, intent, self._space.default.id, number, uids)
+        guesses = () if default is None else default.answers
+        for outcomes in self._evaluator.evaluate(block, missing, guesses) if missing else ():
             self._ledger.put(
                 [_entry(split, intent, o.candidate.id, number, uids, o) for o in outcomes if o.candidate is not None]
             )
@@ -134,7 +137,7 @@ class Search:
 
 
 def _entry(split: str, intent: str, candidate: str, number: int, uids: list[str], outcome: BlockResult) -> Entry:
-    return Entry(split, intent, candidate, number, digest(uids), outcome.scores, outcome.answers)
+    return Entry(split, intent, candidate, number, digest(uids), outcome.scores, outcome.answers, outcome.cost)
 
 
 def decide(

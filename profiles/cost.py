@@ -7,8 +7,11 @@ figures take those, as if a layer's own pruning came before its work.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from .budget import Convention, Stage, tokens_entering, tokens_leaving
+
+Count = TypeVar("Count", int, float)
 
 
 def prefill_flops(
@@ -39,13 +42,25 @@ def prefill_flops(
         head_width: width of one head, ``width // heads`` if not given.
         convention: tokens "entering" a layer, which is what is computed, or "leaving" it.
     """
+    counts = [visual + text_tokens for visual in _tokens(stages, visual_tokens, depth, convention)]
+    pairs = sum(tokens * (tokens + 1) // 2 for tokens in counts)
+    return 2 * width * vocab + layer_flops(sum(counts), pairs, width, ffn, heads, kv_heads, head_width)
+
+
+def layer_flops(
+    token_layers: Count, pairs: Count, width: int, ffn: int, heads: int, kv_heads: int, head_width: int | None = None
+) -> Count:
+    """Floating-point operations of decoder layers, multiply + add = 2, counted as in :func:`prefill_flops`.
+
+    Args:
+        token_layers: tokens that go through a layer, summed over layers.
+        pairs: query-key pairs of causal attention, summed over layers.
+        width: hidden size. ffn: FFN inner size. heads, kv_heads: attention heads.
+        head_width: width of one head, ``width // heads`` if not given.
+    """
     head = head_width or width // heads
     per_token = 2 * (2 * width * heads * head + 2 * width * kv_heads * head + 3 * width * ffn)
-    total = 2 * width * vocab
-    for visual in _tokens(stages, visual_tokens, depth, convention):
-        tokens = visual + text_tokens
-        total += per_token * tokens + 2 * tokens * (tokens + 1) * heads * head
-    return total
+    return per_token * token_layers + 4 * pairs * heads * head
 
 
 def kv_bytes(

@@ -20,6 +20,7 @@ from .gram import (
     gather_rows,
     gram_matrix,
     membership,
+    repeat_rows,
     sums_by_addition,
     sums_by_product,
     symmetric_product,
@@ -77,6 +78,10 @@ class Cosines(ABC):
         """Keep only the survivors (B, R) int64; ``work`` lists the stages still to come, the next one first."""
 
     @abstractmethod
+    def repeated(self, copies: int) -> Cosines:
+        """The same cosines for a batch in which these B samples come ``copies`` times, copy after copy."""
+
+    @abstractmethod
     def nearest(self, places: Tensor) -> Tensor:
         """Largest cosine of every token with the tokens at ``places`` (B, P), P >= 1 -> (B, N)."""
 
@@ -100,6 +105,10 @@ class GramCosines(Cosines):
         """Rows and columns of the survivors; the matrix is there, whatever ``work`` is."""
         rows = gather_rows(self.gram, kept)
         return GramCosines(rows.gather(2, kept[:, None, :].expand(-1, kept.shape[1], -1)), self.finite)
+
+    def repeated(self, copies: int) -> GramCosines:
+        """The matrix, copied: reading is what it is for."""
+        return GramCosines(repeat_rows(self.gram, copies), repeat_rows(self.finite, copies))
 
     def nearest(self, places: Tensor) -> Tensor:
         """Read from the pivots' rows."""
@@ -159,6 +168,11 @@ class DirectCosines(Cosines):
             return GramCosines(symmetric_product(units), self.finite)
         return DirectCosines(units, self.finite, self._iterations)
 
+    def repeated(self, copies: int) -> DirectCosines:
+        """The vectors, copied."""
+        units, finite = repeat_rows(self.units, copies), repeat_rows(self.finite, copies)
+        return DirectCosines(units, finite, self._iterations)
+
     def nearest(self, places: Tensor) -> Tensor:
         """One product of the pivots with all tokens, 2 N P D."""
         return (gather_rows(self.units, places) @ self.units.transpose(1, 2)).amax(dim=1)
@@ -197,7 +211,12 @@ class _DirectCentres(Centres):
 
 
 def cosines(
-    features: Tensor, work: Sequence[StageWork], valid: Tensor | None = None, *, iterations: int = ITERATIONS
+    features: Tensor,
+    work: Sequence[StageWork],
+    valid: Tensor | None = None,
+    *,
+    iterations: int = ITERATIONS,
+    copies: int = 1,
 ) -> Cosines:
     """Cosines of the visual tokens in the form that is cheaper for the stages to come.
 
@@ -209,6 +228,10 @@ def cosines(
         work: the stages to come, the next one first.
         valid: (B, N) bool, False for padding, whose features may be anything.
         iterations: rounds of spherical k-means.
+        copies: how many times these samples are selected from, in different ways; all of them share one matrix.
+
+    Returns:
+        Cosines of copies * B samples, copy after copy.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -218,12 +241,17 @@ def cosines(
             f"cosines: features must be (B, N, D) and valid (B, N), got {tuple(features.shape)} and "
             f"{None if valid is None else tuple(valid.shape)}"
         )
-    if gram_is_cheaper(features.shape[2], work, iterations):
-        return GramCosines(*gram_matrix(features, valid))
-    return DirectCosines(*unit_vectors(features, valid), iterations)
+    found: Cosines
+    if gram_is_cheaper(features.shape[2], work, iterations, copies):
+        found = GramCosines(*gram_matrix(features, valid))
+    else:
+        found = DirectCosines(*unit_vectors(features, valid), iterations)
+    return found.repeated(copies)
 
 
-def gram_is_cheaper(width: int, work: Sequence[StageWork], iterations: int = ITERATIONS) -> bool:
+def gram_is_cheaper(
+    width: int, work: Sequence[StageWork], iterations: int = ITERATIONS, copies: int = 1
+) -> bool:
     """Whether to form the Gram matrix now: 2 n^2 D is no more than what ``work`` would cost in direct form.
 
     Direct, a stage of n tokens with p pivots and m completed ones takes 2 n p D for the redundancy, 2 n m D for each of
@@ -234,11 +262,12 @@ def gram_is_cheaper(width: int, work: Sequence[StageWork], iterations: int = ITE
         width: D.
         work: the stages to come, the next one first; all of them would use this one matrix.
         iterations: T.
+        copies: selections that would share the matrix, each costing this in direct form.
     """
     direct = 0
     for stage in work:
         completed = stage.keep - stage.pivots
         if stage.keep < stage.alive and completed > 0:
             products = max(stage.pivots, 2) + (iterations + 1) * completed + iterations
-            direct += 2 * stage.alive * products * width
+            direct += 2 * copies * stage.alive * products * width
     return direct > 0 and 2 * work[0].alive ** 2 * width <= direct

@@ -142,6 +142,11 @@ def gather_rows(rows: Tensor, places: Tensor) -> Tensor:
     return rows.reshape(batch * tokens, columns).index_select(0, flat.reshape(-1)).view(batch, -1, columns)
 
 
+def repeat_rows(part: Tensor, copies: int) -> Tensor:
+    """(B, ...) -> (copies * B, ...), copy after copy; the same tensor for one copy."""
+    return torch.cat([part] * copies) if copies > 1 else part
+
+
 def _inner(features: Tensor) -> Tensor:
     """Inner products (B, N, N), accumulated and returned in float32, float64 for float64 input."""
     if features.dtype in _HALVES and features.is_cuda and torch.version.hip is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from claspkit.profiles.errors import UsageError
 
@@ -66,6 +66,14 @@ def check_attention(decoder: Any) -> None:
 def remember(cache: Any, prefill: Prefill) -> None:
     """Keep a prompt's state with its cache."""
     setattr(cache, _PREFILL, prefill)
+
+
+def select_rows(cache: Any, rows: Tensor) -> None:
+    """Go on with some rows (b,) int64 of a cache alone, pruned or not."""
+    cache.batch_select_indices(rows)
+    prefill: Prefill | None = getattr(cache, _PREFILL, None)
+    if prefill is not None:
+        prefill.segments = {first: segment.take(rows) for first, segment in prefill.segments.items()}
 
 
 def check_continued(cache: Any, stages: tuple[tuple[int, int], ...], rows: int) -> Prefill | None:

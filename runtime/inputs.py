@@ -109,22 +109,6 @@ def _placed(loaded: LoadedModel, batch: Mapping[str, Tensor]) -> BatchEncoding:
     )
 
 
-def text_inputs(loaded: LoadedModel, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Tokenise prompts for pictures whose features are at hand already.
-
-    Returns:
-        ``input_ids`` and ``attention_mask``, (B, S) int64, left-padded, every picture expanded to its N
-        placeholder tokens, on the model's device.
-    """
-    tokenizer = loaded.processor.tokenizer
-    tokenizer.padding_side = "left"
-    token = loaded.processor.image_token
-    texts = [chat_text(loaded, prompt).replace(token, token * loaded.spec.visual_tokens) for prompt in prompts]
-    batch = tokenizer(texts, return_tensors="pt", padding=True)
-    device = loaded.model.device
-    return batch["input_ids"].to(device), batch["attention_mask"].to(device)
-
-
 def pixel_values(loaded: LoadedModel, pictures: Sequence[Image.Image]) -> Tensor:
     """Run the image processor: -> (B, 3, H, W) in the model's dtype, on its device.
 

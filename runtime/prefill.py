@@ -56,6 +56,8 @@ class Announcement:
         pictures: pictures per row of the plan, None to count runs of visual tokens.
         repeats: rows of the batch per row of the plan: beams, or returned sequences.
         drafts: trailing tokens that are guesses of an answer.
+        prefix: tokens that every layer's cache holds before the prompt, the same for all rows.
+        copies: how often the batch repeats its first prompts, copy after copy; what is read off them is read once.
         scores: gives (b or B, N) saliency from the vision encoder per row and visual token, once the encoder has run;
             for saliency "cls".
     """
@@ -65,6 +67,8 @@ class Announcement:
     pictures: tuple[int, ...] | None = None
     repeats: int = 1
     drafts: int = 0
+    prefix: int = 0
+    copies: int = 1
     scores: Callable[[], Tensor | None] | None = None
 
 
@@ -113,7 +117,7 @@ class Prefill:
         Args:
             announced: what is known of it.
             embeds: (B, S, D), decoder inputs.
-            attention: (B, S), 0 for padding; None for none.
+            attention: (B, prefix + S), 0 for padding; None for none.
 
         Raises:
             UsageError: rows, padding or text that do not fit.
@@ -127,7 +131,7 @@ class Prefill:
             )
         layout = lay_out(
             announced.visual[::repeats],
-            attention if attention is None or attention.ndim != 2 else attention[::repeats],
+            attention if attention is None or attention.ndim != 2 else attention[::repeats, announced.prefix :],
             pictures=announced.pictures,
             drafts=announced.drafts,
             saliency=plan.saliency,
@@ -146,15 +150,22 @@ class Prefill:
             valid=valid,
             scores=_scores(announced, device),
             finite=torch.ones(len(plan.rows), dtype=torch.bool, device=device),
-            segments={0: whole(real, [length for length in layout.lengths for _ in range(repeats)])},
+            segments={
+                0: whole(real, [length for length in layout.lengths for _ in range(repeats)], announced.prefix)
+            },
         )
         if now.will_drop(0):
             features = embeds[::repeats]
+            first = len(features) // announced.copies
+            features, index, valid = features[:first], index[:first], valid[:first]
             if layout.ragged:
                 features = pad(features, (0, 0, 0, 1))
-            features = features.gather(1, index[:, :, None].expand(-1, -1, embeds.shape[-1]))
             now.similar = cosines(
-                features, now._work(0), valid if layout.ragged else None, iterations=plan.iterations
+                features.gather(1, index[:, :, None].expand(-1, -1, embeds.shape[-1])),
+                now._work(0),
+                valid if layout.ragged else None,
+                iterations=plan.iterations,
+                copies=announced.copies,
             )
         return now
 
@@ -242,6 +253,8 @@ class Prefill:
 def shortened_inputs(now: Prefill, kwargs: Mapping[str, Any], renumber: bool) -> dict[str, Any]:
     """The decoder's arguments behind a stage before it: from here on the prompt is the shortened one."""
     segment = now.segments[0]
+    if segment.prefix:
+        raise UsageError("a prompt behind a cached prefix cannot be pruned before the decoder")
     now.entrance = segment
     now.segments[0] = whole(segment.real, segment.counts)
     embeds, order = kwargs["inputs_embeds"], segment.order

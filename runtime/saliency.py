@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 _MOST_LOGITS = 2**25
 """Attention logits held at once, float32: 128 MiB. Long prompts are worked through in blocks of rows."""
@@ -57,6 +58,7 @@ def reference_attention(
     real: Tensor,
     width: int,
     scaling: float,
+    before: Tensor | None = None,
 ) -> Tensor:
     """Saliency of every position of a causal layer from its projections: :func:`mean_attention` of the last T rows.
 
@@ -68,6 +70,7 @@ def reference_attention(
         real: (B, S) bool, False for positions no row may attend to.
         width: C, channels of one head.
         scaling: the layer's own factor on the dot product, usually ``1 / sqrt(C)``.
+        before: (B, G, p, C), rotary-embedded keys of real tokens that stand before these positions: a cached prefix.
 
     Returns:
         (B, S) float32; 0 where no row attends.
@@ -80,7 +83,11 @@ def reference_attention(
     keys = rotate(key.reshape(rows, size, -1, width).transpose(1, 2), cos, sin)
     places = torch.arange(size, device=key.device)
     visible = (places <= places[size - tail :, None]) & real[:, None, :]
-    return mean_attention(queries, keys, visible, reference, scaling)
+    if before is None:
+        return mean_attention(queries, keys, visible, reference, scaling)
+    cached = before.shape[2]
+    visible = pad(visible, (cached, 0), value=True)
+    return mean_attention(queries, torch.cat((before, keys), dim=2), visible, reference, scaling)[:, cached:]
 
 
 def mean_attention(query: Tensor, key: Tensor, visible: Tensor, reference: Tensor, scaling: float) -> Tensor:

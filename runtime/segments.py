@@ -9,10 +9,11 @@ Shape alphabet: B rows, S tokens of the prompt, s tokens of the segment, q new t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 _DROPPED, _PADDING, _STAYS = 0, 1, 2
 
@@ -29,6 +30,7 @@ class Segment:
         hides: whether the model's own mask lets through tokens that are not real, so that we have to hide them.
         shift: (B, s) int64, tokens dropped so far that stood before this one.
         dropped: (B, 1) int64, tokens dropped so far.
+        prefix: tokens of every layer's cache that stand before the prompt, real in every row.
     """
 
     positions: Tensor
@@ -38,19 +40,32 @@ class Segment:
     hides: bool
     shift: Tensor
     dropped: Tensor
+    prefix: int = 0
 
     @property
     def size(self) -> int:
         """Tokens of the segment, s."""
         return self.positions.shape[1]
 
+    def take(self, rows: Tensor) -> Segment:
+        """Only some rows, (b,) int64."""
+        return replace(
+            self,
+            positions=self.positions[rows],
+            real=self.real[rows],
+            counts=tuple(self.counts[row] for row in rows.tolist()),
+            order=self.order[rows],
+            shift=self.shift[rows],
+            dropped=self.dropped[rows],
+        )
 
-def whole(real: Tensor, counts: Sequence[int]) -> Segment:
-    """The first segment: the prompt as it came, (B, S)."""
+
+def whole(real: Tensor, counts: Sequence[int], prefix: int = 0) -> Segment:
+    """The first segment: the prompt as it came, (B, S), behind a cached prefix."""
     rows, size = real.shape
     places = torch.arange(size, device=real.device).expand(rows, -1)
     nothing = torch.zeros_like(places)
-    return Segment(places, real, tuple(counts), places, False, nothing, nothing[:, :1])
+    return Segment(places, real, tuple(counts), places, False, nothing, nothing[:, :1], prefix)
 
 
 def shorten(segment: Segment, stays: Tensor, counts: Sequence[int]) -> tuple[Segment, Tensor]:
@@ -80,6 +95,7 @@ def shorten(segment: Segment, stays: Tensor, counts: Sequence[int]) -> tuple[Seg
         hides=segment.hides or uncovered,
         shift=(segment.shift + before).gather(1, order),
         dropped=segment.dropped + before[:, -1:],
+        prefix=segment.prefix,
     )
     rank = stays.cumsum(dim=1)
     return following, rank - 1 + (size - rank[:, -1:])
@@ -96,7 +112,7 @@ def cut_prompt_mask(mask: Tensor | None, segment: Segment, attention: str, dtype
 
     Args:
         mask: what the model made for the whole prompt: None, (B, S) for flash kernels, or (B or 1, h, S, S) boolean
-            or additive.
+            or additive; keys (the last axis) count from the cached prefix on.
         segment: what the layer sees.
         attention: the model's attention implementation; it decides the form of a mask we make ourselves.
         dtype: dtype of the hidden states, for additive masks.
@@ -104,19 +120,21 @@ def cut_prompt_mask(mask: Tensor | None, segment: Segment, attention: str, dtype
     Returns:
         The same form for s tokens; None where plain causal attention is right.
     """
+    keys = _behind_prefix(segment, segment.positions + segment.prefix)
+    real = pad(segment.real, (segment.prefix, 0), value=True)
     if mask is not None and mask.ndim == 2:
-        return mask.gather(1, segment.positions) * segment.real.to(mask.dtype)
+        return mask.gather(1, keys) * real.to(mask.dtype)
     if mask is not None:
         mask = mask.expand(segment.positions.shape[0], -1, -1, -1)
         rows = segment.positions[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3])
-        cut = _columns(mask.gather(2, rows), segment.positions)
-        return _hide(cut, segment.real) if segment.hides else cut
+        cut = _columns(mask.gather(2, rows), keys)
+        return _hide(cut, real) if segment.hides else cut
     if not segment.hides:
         return None
     if _is_flash(attention):
-        return segment.real.long()
-    causal = torch.ones(segment.size, segment.size, dtype=torch.bool, device=segment.real.device).tril()
-    return _in_form(_hide(causal.expand(segment.real.shape[0], 1, -1, -1), segment.real), attention, dtype)
+        return real.long()
+    causal = torch.ones(segment.size, keys.shape[1], dtype=torch.bool, device=real.device).tril(segment.prefix)
+    return _in_form(_hide(causal.expand(len(real), 1, -1, -1), real), attention, dtype)
 
 
 def cut_later_mask(
@@ -127,7 +145,7 @@ def cut_later_mask(
     Args:
         mask: what the model made: None, (B, seen + new), or (B or 1, h, new, seen + new).
         segment: what the layer's cache holds of the prompt.
-        prompt: S, tokens of the prompt.
+        prompt: S, tokens of the prompt, without a cached prefix.
         seen: tokens cached by an unpruned layer before this step.
         new: tokens of this step.
         attention: see :func:`cut_prompt_mask`.
@@ -156,9 +174,16 @@ def cut_later_padding(mask: Tensor | None, segment: Segment, prompt: int, seen: 
 
 def _later(segment: Segment, prompt: int, total: int) -> tuple[Tensor, Tensor]:
     """Columns of a step of ``total`` tokens that the segment's cache holds, and which of them are real."""
-    tail = torch.arange(prompt, total, device=segment.positions.device).expand(segment.positions.shape[0], -1)
-    visible = torch.cat((segment.real, torch.ones_like(tail, dtype=torch.bool)), dim=1)
-    return torch.cat((segment.positions, tail), dim=1), visible
+    start = segment.prefix + prompt
+    tail = torch.arange(start, total, device=segment.positions.device).expand(segment.positions.shape[0], -1)
+    visible = pad(segment.real, (segment.prefix, total - start), value=True)
+    return torch.cat((_behind_prefix(segment, segment.positions + segment.prefix), tail), dim=1), visible
+
+
+def _behind_prefix(segment: Segment, places: Tensor) -> Tensor:
+    """Columns of the prefix, and behind them ``places`` (B, s)."""
+    before = torch.arange(segment.prefix, device=places.device).expand(len(places), -1)
+    return torch.cat((before, places), dim=1) if segment.prefix else places
 
 
 def _columns(mask: Tensor, columns: Tensor) -> Tensor:
@@ -166,8 +191,9 @@ def _columns(mask: Tensor, columns: Tensor) -> Tensor:
 
 
 def _hide(mask: Tensor, real: Tensor) -> Tensor:
-    """Hide what is not real from everyone but itself: a row of nothing but hidden keys has no softmax."""
-    own = torch.eye(real.shape[1], dtype=torch.bool, device=real.device)
+    """Hide keys that are not real from everyone but themselves: a row of nothing but hidden keys has no softmax."""
+    size = mask.shape[2]  # the last so many keys are those of the rows
+    own = pad(torch.eye(size, dtype=torch.bool, device=real.device), (real.shape[1] - size, 0))
     hidden = ~real[:, None, None, :]
     covered = _mask_out(mask, hidden & ~own)
     shown = torch.ones_like(covered) if covered.dtype == torch.bool else torch.zeros_like(covered)

@@ -11,16 +11,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from claspkit.profiles.errors import UsageError
 
 from .families import Family
+from .gram import repeat_rows
 
 
 @contextmanager
-def share_start(model: nn.Module, family: Family, last: int, copies: int) -> Iterator[None]:
+def share_start(model: nn.Module, family: Family, last: int, copies: int, prefix: int = 0) -> Iterator[None]:
     """Inside the block, the decoder runs layers 0 .. ``last`` once for ``copies`` equal parts of a prompt batch.
 
     Args:
@@ -28,11 +28,13 @@ def share_start(model: nn.Module, family: Family, last: int, copies: int) -> Ite
         family: its family.
         last: the layer after which the first stage selects, 0-based.
         copies: equal parts that every batch has; 1 shares nothing.
+        prefix: tokens that are cached before the prompt's pass; the caches of the layers shared have a row for each row
+            of one part then.
 
     Raises:
-        UsageError: inside, a batch whose rows are no multiple of ``copies``.
+        UsageError: inside, a batch of prompts whose rows are no multiple of ``copies``.
     """
-    shared = _SharedStart(copies, last)
+    shared = _SharedStart(copies, last, prefix)
     handles = shared.attach(family.decoder(model), family.decoder_layers(model)) if copies > 1 else []
     try:
         yield
@@ -44,8 +46,8 @@ def share_start(model: nn.Module, family: Family, last: int, copies: int) -> Ite
 class _SharedStart:
     """The hooks; state of one pass."""
 
-    def __init__(self, copies: int, last: int) -> None:
-        self._copies, self._last = copies, last
+    def __init__(self, copies: int, last: int, prefix: int) -> None:
+        self._copies, self._last, self._prefix = copies, last, prefix
         self._rows = 0  # of the batch, during the prompt's pass; else 0
 
     def attach(self, decoder: nn.Module, layers: nn.ModuleList) -> list[Any]:
@@ -63,9 +65,10 @@ class _SharedStart:
     def _enter(self, _: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         cache: Any = kwargs.get("past_key_values")
         rows = int(kwargs["inputs_embeds"].shape[0])
-        if rows % self._copies:
+        past = 0 if cache is None else int(cache.get_seq_length())
+        self._rows = rows if past == self._prefix else 0
+        if self._rows % self._copies:
             raise UsageError(f"a batch of {rows} rows is not made of {self._copies} equal parts")
-        self._rows = 0 if cache is not None and int(cache.get_seq_length()) else rows
 
     def _narrow(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Give a layer the first part alone."""
@@ -106,7 +109,3 @@ class _SharedStart:
     def _each(self) -> int:
         return self._rows // self._copies
 
-
-def repeat_rows(part: Tensor, copies: int) -> Tensor:
-    """(B, ...) -> (copies * B, ...), copy after copy."""
-    return torch.cat([part] * copies) if copies > 1 else part

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from claspkit.profiles.budget import BEFORE_DECODER
 from claspkit.profiles.errors import UsageError
 
+from .gram import repeat_rows
 from .guards import check_attention, check_cache, check_continued, check_decoder, remember
 from .prefill import Announcement, Prefill, StageTrace, shortened_inputs
 from .saliency import merge_axes, reference_attention
 from .segments import cut_later_mask, cut_later_padding, cut_prompt_mask, cut_rotary
-from .shared_start import repeat_rows
 
 
 class _Running(threading.local):
@@ -38,6 +38,10 @@ class _Running(threading.local):
     query: Tensor | None = None
     key: Tensor | None = None
     position_ids: Tensor | None = None
+
+
+_Source = tuple[Any, tuple[Tensor, ...], Tensor | None]
+"""What saliency is read from: a layer's attention, its rotary embeddings, the keys of a cached prefix."""
 
 
 class DecoderStages:
@@ -88,8 +92,9 @@ class DecoderStages:
         cache: Any = kwargs.get("past_key_values")
         announced, run.announced = run.announced, None
         past = int(cache.get_seq_length()) if cache is not None else 0
-        run.now, run.prefilling, run.masks, run.turns, run.position_ids = None, past == 0, {}, {}, None
-        if past == 0:
+        prompt = past == (0 if announced is None else announced.prefix)
+        run.now, run.prefilling, run.masks, run.turns, run.position_ids = None, prompt, {}, {}, None
+        if prompt:
             self.last = ()
             if announced is None:
                 return None
@@ -173,13 +178,14 @@ class DecoderStages:
         def hook(attention: nn.Module, _: tuple[Any, ...], kwargs: dict[str, Any], __: object) -> None:
             run = self._run
             if run.now is not None and run.prefilling and run.now.will_drop(stage):
-                self._select(run.now, stage, (attention, kwargs["position_embeddings"]))
+                before = _cached(run.now, layer, kwargs)
+                self._select(run.now, stage, (attention, kwargs["position_embeddings"], before))
                 run.query = run.key = None
 
         return hook
 
     @torch.no_grad()
-    def _select(self, now: Prefill, stage: int, source: tuple[Any, tuple[Tensor, ...]] | None) -> None:
+    def _select(self, now: Prefill, stage: int, source: _Source | None) -> None:
         if now.plan.saliency == "cls":
             assert now.scores is not None
             saliency = now.scores.gather(1, now.names)
@@ -188,24 +194,27 @@ class DecoderStages:
             saliency = now.at_visual(self._attention(now, *source))
         now.drop(stage, self._layers[stage], saliency)
 
-    def _attention(self, now: Prefill, attention: Any, rotary: tuple[Tensor, ...]) -> Tensor:
+    def _attention(self, now: Prefill, attention: Any, rotary: tuple[Tensor, ...], before: Tensor | None) -> Tensor:
         """Saliency (b, s) of every place of the current segment, from the stage layer's own q and k."""
         run, every = self._run, now.repeats
         assert run.query is not None
         assert run.key is not None
         sections = (getattr(attention.config, "rope_parameters", None) or {}).get("mrope_section", ())
         merged = [merge_axes(part, sections) for part in rotary]
-        # A layer that was run once for several copies of the prompts (shared_start) has a row for each prompt alone.
-        copies = now.layout.reference.shape[0] * every // run.query.shape[0]
-        return reference_attention(
-            repeat_rows(run.query[::every], copies),
-            repeat_rows(run.key[::every], copies),
-            rotary=tuple(repeat_rows(part[::every], copies) if part.shape[0] > 1 else part for part in merged),
-            reference=now.layout.reference.to(run.key.device),
-            real=now.current.real[::every],
+        query, key = run.query[::every], run.key[::every]
+        rows = len(query)
+        found = reference_attention(
+            query,
+            key,
+            rotary=tuple(part[::every] if part.shape[0] > 1 else part for part in merged),
+            reference=now.layout.reference[:rows].to(key.device),
+            real=now.current.real[::every][:rows],
             width=attention.head_dim,
             scaling=attention.scaling,
+            before=None if before is None else before[::every],
         )
+        # A layer that was run once for several copies of the prompts (shared_start) has a row for each prompt alone.
+        return repeat_rows(found, len(now.layout.reference) // rows)
 
     # -- the layers between stages
 
@@ -263,3 +272,12 @@ class DecoderStages:
             else:
                 run.turns[first] = given
         return run.turns[first]
+
+
+def _cached(now: Prefill, layer: int, kwargs: dict[str, Any]) -> Tensor | None:
+    """Keys (rows, G, p, C) of the prefix that a layer's cache holds; None where there is none."""
+    prefix = now.segments[0].prefix
+    if not prefix:
+        return None
+    keys: Tensor = kwargs["past_key_values"].layers[layer].keys
+    return keys[:, :, :prefix]

@@ -129,15 +129,28 @@ class Surgery:
             vars(self._model).update(self._shadowed)
         self._shadow = None
 
-    def expect(self, visual: Tensor, *, drafts: int = 0) -> None:
+    def expect(
+        self,
+        visual: Tensor,
+        *,
+        pictures: tuple[int, ...] | None = None,
+        drafts: int = 0,
+        prefix: int = 0,
+        copies: int = 1,
+    ) -> None:
         """Announce a prompt given as ``inputs_embeds``: its visual tokens (B, S) bool, features fused already.
 
         Args:
             visual: where they are.
+            pictures: per row; runs of visual tokens are counted if not given.
             drafts: trailing tokens that are an answer and no prompt: their attention says nothing about the picture.
+            prefix: tokens that the cache will hold before the prompt, the same for all rows.
+            copies: how often the batch repeats its first prompts and their features, copy after copy.
         """
         plan = self._planner(visual, None)
-        self._stages.announce(Announcement(plan, visual, drafts=drafts))
+        self._stages.announce(
+            Announcement(plan, visual, pictures, drafts=drafts, prefix=prefix, copies=copies)
+        )
 
     # -- calls
 

@@ -43,6 +43,24 @@ def rows_of_pictures(tokens: Sequence[int], counts: Sequence[int]) -> list[int]:
     return rows
 
 
+def owned_pictures(
+    model: nn.Module, family: Family, ids: Tensor, inputs: Mapping[str, Any]
+) -> list[tuple[VisualInput, list[int]]]:
+    """The pictures of a model call, by kind, with the row of ``ids`` (b, S) that each of them belongs to.
+
+    Raises:
+        UsageError: pictures and placeholders do not fit together.
+    """
+    kinds = family.visual_inputs(model, inputs)
+    return [(kind, rows_of_pictures(kind.tokens, (ids == kind.token_id).sum(dim=1).tolist())) for kind in kinds]
+
+
+def pictures_per_row(owned: Sequence[tuple[VisualInput, list[int]]], rows: int) -> tuple[int, ...]:
+    """How many pictures every row has."""
+    owners = [row for _, owner in owned for row in owner]
+    return tuple(owners.count(row) for row in range(rows))
+
+
 class _Running(threading.local):
     """What is under way in this thread."""
 
@@ -93,10 +111,7 @@ class VisionFusion:
     def begin(self, plan: PrunePlan, ids: Tensor, inputs: Mapping[str, Any]) -> None:
         """Say whose pictures come next: ``ids`` (b, S) of the prompts, ``inputs`` of the model call."""
         run = self._run
-        kinds = self._family.visual_inputs(self._model, inputs)
-        run.kinds = [
-            (kind, rows_of_pictures(kind.tokens, (ids == kind.token_id).sum(dim=1).tolist())) for kind in kinds
-        ]
+        run.kinds = owned_pictures(self._model, self._family, ids, inputs)
         run.plan, run.ids, run.inputs = plan, ids, inputs
         run.turn, run.seen, run.rows, run.states, run.applied = 0, {}, {}, {}, False
 
@@ -113,10 +128,7 @@ class VisionFusion:
 
     def pictures(self, rows: int) -> tuple[int, ...] | None:
         """Pictures per row of the call under way; None where none is known."""
-        if not self._run.kinds:
-            return None
-        owners = [row for _, owner in self._run.kinds for row in owner]
-        return tuple(owners.count(row) for row in range(rows))
+        return pictures_per_row(self._run.kinds, rows) if self._run.kinds else None
 
     def check_fused(self, plan: PrunePlan) -> None:
         """Refuse features that reached the decoder without passing the projector inside this call.

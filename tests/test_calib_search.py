@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from claspkit.calib.evaluator import BlockResult, Evaluator
-from claspkit.calib.ledger import HOLDOUT, SEARCH, Ledger
+from claspkit.calib.ledger import HOLDOUT, SEARCH, Cost, Ledger
 from claspkit.calib.samples import Sample, Source, make_sample
 from claspkit.calib.search import MIN_SAMPLES, ClassData, Search, decide
 from claspkit.calib.space import Candidate, Space, make_space
@@ -44,7 +44,9 @@ class Made:
         self.right, self.default = right, default
         self.asked: list[tuple[str, int]] = []
 
-    def evaluate(self, block: Sequence[Sample], candidates: Sequence[Candidate]) -> Iterator[list[BlockResult]]:
+    def evaluate(
+        self, block: Sequence[Sample], candidates: Sequence[Candidate], guesses: Sequence[str] = ()
+    ) -> Iterator[list[BlockResult]]:
         """One outcome list per candidate."""
         for candidate in candidates:
             self.asked.append((candidate.id, len(block)))
@@ -57,7 +59,7 @@ class Made:
     @staticmethod
     def _outcome(candidate: Candidate | None, block: Sequence[Sample], right: int) -> BlockResult:
         scores = tuple(float(sample.source.index % 10 < right) for sample in block)
-        return BlockResult(candidate, tuple("1" if score else "2" for score in scores), scores)
+        return BlockResult(candidate, tuple("1" if score else "2" for score in scores), scores, Cost())
 
 
 def run(path: Path, made: Made, data: ClassData, space: Space = SPACE) -> tuple[Candidate, Ledger, int]:

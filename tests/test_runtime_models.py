@@ -14,9 +14,10 @@ from claspkit.profiles.budget import Stage, explicit_budget
 from claspkit.profiles.errors import BadDataError, MismatchError, UsageError
 from claspkit.profiles.profile import BudgetSpec, Profile, seal
 from claspkit.runtime.families import find_family
-from claspkit.runtime.inputs import batch_inputs, chat_text, decode_answers, text_inputs
+from claspkit.runtime.inputs import batch_inputs, chat_text, decode_answers
 from claspkit.runtime.models import LoadedModel, config_facts, fingerprint, load_model, resolve_model
 from claspkit.runtime.pruner import prune
+from claspkit.runtime.replay import inputs_from_grids
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +67,10 @@ def test_prune_refuses_what_does_not_fit(mini: LoadedModel) -> None:
 
 def test_placeholders_expand_as_the_processor_does(mini: LoadedModel) -> None:
     """Text for cached features has the tokens that pictures would have brought; a typed placeholder is text no more."""
-    ids, mask = text_inputs(mini, QUESTIONS)
+    made = inputs_from_grids(mini, [()] * len(QUESTIONS), QUESTIONS)
     batch = batch_inputs(mini, PICTURES, QUESTIONS)
-    assert torch.equal(ids, batch["input_ids"])
-    assert torch.equal(mask, batch["attention_mask"])
+    assert torch.equal(made["input_ids"], batch["input_ids"])
+    assert torch.equal(made["attention_mask"], batch["attention_mask"])
     token = mini.processor.image_token
     assert chat_text(mini, f"What {token} is {token}this?").count(token) == 1
 

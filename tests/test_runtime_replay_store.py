@@ -18,7 +18,7 @@ from test_runtime_replay import difference, encoder_calls
 from claspkit.cache.encoder import LoadedPictureEncoder, feature_key
 from claspkit.cache.extract import extract
 from claspkit.cache.store import FeatureStore
-from claspkit.calib.feeding import ReplayFeed, open_feed
+from claspkit.calib.feeding import Feed
 from claspkit.calib.samples import Sample, Source, make_sample
 from claspkit.profiles.errors import UsageError
 from claspkit.runtime.inputs import batch_inputs, clip_inputs
@@ -117,14 +117,16 @@ def test_cached_outcomes_are_the_runtimes(loaded: LoadedModel, rho: float | None
     inputs = batch_inputs(loaded, PICTURES, [each.prompt for each in samples])
     with apply_plan(model, family, plan(RowPlan(layers, weights, rho or 0.0))):
         wanted = generate(model, inputs)
-    assert family.one_grid is False
     with filled(loaded, tmp_path, PICTURES) as store, encoder_calls(model, family) as calls:
-        feed = open_feed(loaded, store)
-        assert isinstance(feed, ReplayFeed)
-        fused = feed.read(samples, (0, *layers)).fused(layers, weights)
-        (got,) = fused.generate([plan(RowPlan((layer,), (1.0,), rho or 0.0))], 16)
+        _, fused = Feed(loaded, store).read(samples, [((0,), (1.0,)), (layers, weights)])
+        (got,) = fused.ask([plan(RowPlan((layer,), (1.0,), rho or 0.0))], 16)
+        model.generation_config.repetition_penalty = 1.0 + 1e-12  # anything but 1 is left to generate()
+        (generated,) = fused.ask([plan(RowPlan((layer,), (1.0,), rho or 0.0))], 16)
+        model.generation_config.repetition_penalty = 1.0
     assert calls == []
-    assert torch.equal(got, wanted.sequences[:, inputs["input_ids"].shape[1] :])
+    assert torch.equal(got.ids, wanted.sequences[:, inputs["input_ids"].shape[1] :])
+    assert torch.equal(generated.ids, got.ids)
+    assert generated.lengths == got.lengths
 
 
 def test_a_clip_is_the_towers_layers_and_replays(clip_model: LoadedModel, tmp_path: Path) -> None:

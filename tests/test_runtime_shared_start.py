@@ -13,9 +13,10 @@ from family_oracles import generate, plan_for
 
 from claspkit.profiles.errors import UsageError
 from claspkit.runtime.families import find_family
+from claspkit.runtime.gram import repeat_rows
 from claspkit.runtime.plan import PrunePlan
 from claspkit.runtime.pruner import apply_plan
-from claspkit.runtime.shared_start import repeat_rows, share_start
+from claspkit.runtime.shared_start import share_start
 
 STAGES = ((1, 6), (3, 3))
 RHOS = (0.0, 0.4, 1.0)

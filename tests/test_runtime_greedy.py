@@ -1,0 +1,165 @@
+"""Our own decoding, with shared prefix, shared start and drafts, gives what ``generate`` gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from family_models import FAMILY_MODELS
+from family_oracles import plan_for
+from test_runtime_shared_start import hooks
+
+from claspkit.profiles.budget import Stage, tokens_entering
+from claspkit.profiles.errors import UsageError
+from claspkit.runtime.decoder_inputs import (
+    DecoderInputs,
+    common_prefix,
+    keys_and_values,
+    prefix_inputs,
+    read_decoder_inputs,
+    without_prefix,
+)
+from claspkit.runtime.families import Family, find_family
+from claspkit.runtime.greedy import answer, end_tokens, is_plainly_greedy
+from claspkit.runtime.plan import PrunePlan
+from claspkit.runtime.pruner import apply_plan
+from claspkit.runtime.work import work_alone
+
+STAGES = ((1, 6), (3, 3))
+RHOS = (0.0, 0.4, 1.0)
+NEW = 6
+
+
+def plans(model: Any, rows: int) -> list[PrunePlan]:
+    base = plan_for(model, rows, STAGES)
+    return [replace(base, rows=tuple(replace(row, rho=rho) for row in base.rows)) for rho in RHOS]
+
+
+def stock(model: Any, family: Family, batch: dict[str, Any], plan: PrunePlan, **options: Any) -> torch.Tensor:
+    """What ``generate`` answers under a plan: new tokens alone."""
+    with apply_plan(model, family, plan):
+        whole: torch.Tensor = model.generate(**batch, max_new_tokens=NEW, do_sample=False, **options)
+    return whole[:, batch["input_ids"].shape[1] :]
+
+
+def prepared(model: Any, family: Family, batch: dict[str, Any], share: bool) -> DecoderInputs:
+    inputs = read_decoder_inputs(model, family, batch)
+    length = len(common_prefix(inputs, batch["input_ids"]))
+    if not share or not length:
+        return inputs
+    return without_prefix(inputs, keys_and_values(model, family, prefix_inputs(inputs, length)))
+
+
+def with_prefix(name: str, kind: str) -> dict[str, Any]:
+    """The family's batch, changed so that all its prompts begin with the same two tokens of text."""
+    batch: dict[str, Any] = dict(FAMILY_MODELS[name].batch(kind))
+    ids = batch["input_ids"].clone()
+    for row, start in enumerate((batch["attention_mask"] == 0).sum(dim=1).tolist()):
+        ids[row, start : start + 2] = torch.tensor([5, 11])
+    return {**batch, "input_ids": ids}
+
+
+def same(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    width = min(ours.shape[1], theirs.shape[1])
+    return torch.equal(ours[:, :width], theirs[:, :width])
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", ["single", "padded"])
+@pytest.mark.parametrize("name", FAMILY_MODELS)
+def test_answers_are_those_of_generate(name: str, kind: str, attention: str) -> None:
+    model = FAMILY_MODELS[name].build(attention=attention)
+    batch, family = with_prefix(name, kind), find_family(model)
+    rows = len(batch["input_ids"])
+    wanted = [stock(model, family, batch, plan) for plan in plans(model, rows)]
+    whole = replace(plans(model, rows)[0], rows=tuple(row for plan in plans(model, rows) for row in plan.rows))
+    right = [row.tolist() for row in wanted[0]]
+    wrong = [[row[0], row[1], 7, 7] for row in right]
+    for share in (False, True):
+        inputs = prepared(model, family, batch, share)
+        assert not share or inputs.cached > 0
+        for drafts in ((), right, wrong, [right[0][:2], *wrong[1:]]):
+            found = answer(model, family, inputs, whole, NEW, copies=len(RHOS), drafts=drafts)
+            assert torch.equal(found.ids, torch.cat(wanted)), (share, drafts)
+            if drafts is right:
+                assert all(found.drafted[:rows])
+
+
+def test_an_end_token_ends_an_answer_in_the_draft_and_behind_it() -> None:
+    """Ids filled up as ``generate`` fills them, lengths up to the end token, whoever was still going goes on."""
+    model, batch = FAMILY_MODELS["llava"].build(), with_prefix("llava", "padded")
+    family, rows = find_family(model), len(batch["input_ids"])
+    plan = plans(model, rows)[1]
+    free = stock(model, family, batch, plan)
+    end = int(free[0, 2])
+    model.generation_config.eos_token_id = [end]
+    wanted = stock(model, family, batch, plan)
+    width = wanted.shape[1]
+    lengths = tuple(next((i + 1 for i, token in enumerate(row) if token == end), width) for row in wanted.tolist())
+    inputs = prepared(model, family, batch, True)
+    for drafts in ((), [row[:size] for row, size in zip(wanted.tolist(), lengths, strict=True)], [[end]] * rows):
+        found = answer(model, family, inputs, plan, NEW, drafts=drafts)
+        assert torch.equal(found.ids, wanted)
+        assert found.lengths == lengths
+        guesses = drafts or [[]] * rows
+        pairs = zip(guesses, wanted.tolist(), strict=True)
+        confirmed = [bool(draft) and draft == row[: len(draft)] for draft, row in pairs]
+        assert found.drafted == tuple(confirmed)
+    assert end_tokens(model) == (end,)
+
+
+def test_drafts_longer_than_an_answer_may_be_are_cut() -> None:
+    """And one as long as it may be needs no end token."""
+    model, batch = FAMILY_MODELS["llava"].build(), with_prefix("llava", "single")
+    family = find_family(model)
+    plan = plans(model, 1)[0]
+    wanted = stock(model, family, batch, plan)
+    inputs = prepared(model, family, batch, False)
+    found = answer(model, family, inputs, plan, 3, drafts=[wanted[0].tolist()])
+    assert torch.equal(found.ids, wanted[:, :3])
+    assert found.drafted == (True,)
+    assert answer(model, family, inputs, plan, 3, drafts=[[]]).drafted == (False,)
+
+
+def test_what_is_not_plainly_greedy_is_left_to_generate() -> None:
+    """A penalty on repetition, tokens that are forbidden, a least length."""
+    model = FAMILY_MODELS["llava"].build()
+    assert is_plainly_greedy(model)
+    for name, value in (("repetition_penalty", 1.05), ("suppress_tokens", [3]), ("min_new_tokens", 2)):
+        before = getattr(model.generation_config, name)
+        setattr(model.generation_config, name, value)
+        assert not is_plainly_greedy(model)
+        setattr(model.generation_config, name, before)
+    assert is_plainly_greedy(model)
+
+
+def test_work_is_what_one_prompt_takes_when_nothing_is_shared() -> None:
+    """Counted at the layers' door, it is the count on paper; shared, it is less."""
+    model, batch = FAMILY_MODELS["llava"].build(), with_prefix("llava", "single")
+    family = find_family(model)
+    each = plans(model, 1)
+    inputs = prepared(model, family, batch, False)
+    visual = int(inputs.visual.sum())
+    entering = tokens_entering([Stage(*stage) for stage in STAGES], visual, len(family.decoder_layers(model)))
+    found = answer(model, family, inputs, each[0], NEW)
+    assert found.work == work_alone(entering, int(inputs.mask.sum()) - visual, NEW)
+    whole = replace(each[0], rows=tuple(row for plan in each for row in plan.rows))
+    right = found.ids.tolist()
+    shared = answer(model, family, prepared(model, family, batch, True), whole, NEW, copies=len(each), drafts=right)
+    assert shared.work.token_layers < 0.8 * len(each) * found.work.token_layers
+    assert sum(part.work.pairs for part in shared.split(len(each))) == pytest.approx(shared.work.pairs)
+
+
+def test_hooks_are_gone_afterwards() -> None:
+    """Also after an error in the middle."""
+    model, batch = FAMILY_MODELS["llava"].build(), with_prefix("llava", "single")
+    family = find_family(model)
+    inputs = prepared(model, family, batch, True)
+    before = hooks(model)
+    answer(model, family, inputs, plans(model, 1)[0], 2)
+    assert hooks(model) == before
+    with pytest.raises(UsageError):
+        answer(model, family, inputs, plans(model, 2)[0], 2)  # two rows planned for one prompt
+    assert hooks(model) == before
