@@ -29,8 +29,8 @@ class Row:
         unit: its unit.
         bar: what it should be, in words.
         holds: whether it is; None where there is no bar.
-        low: lower quartile of the repeats, None where there is none.
-        high: upper quartile of the repeats.
+        low: lower quartile of the repeats, or the lower end of the interval that the unit names; None for neither.
+        high: the upper one.
     """
 
     what: str
@@ -65,7 +65,7 @@ def show(title: str, rows: Sequence[Row], as_json: bool) -> None:
         found = {"title": title, "rows": [asdict(row) for row in rows], "machine": machine(), "commit": commit()}
         print(json.dumps(found))
         return
-    heads: tuple[str, ...] = ("what", "value", "quartiles", "unit", "bar", "holds")
+    heads: tuple[str, ...] = ("what", "value", "from - to", "unit", "bar", "holds")
     cells = [_cells(row) for row in rows]
     if not any(row.low is not None for row in rows):
         heads, cells = _without(heads, 2), [_without(line, 2) for line in cells]

@@ -151,6 +151,15 @@ class Ledger:
             block += 1
         return found
 
+    def answers(self, split: str, intent: str, candidate: str) -> list[str]:
+        """All answers of a candidate on a split, in sample order."""
+        found: list[str] = []
+        block = 0
+        while entry := self._entries.get((split, intent, candidate, block)):
+            found += entry.answers
+            block += 1
+        return found
+
     def candidates(self, split: str, intent: str) -> list[str]:
         """Ids with scores on a class's split, in the order in which they were first scored."""
         keys = (key for key in self._entries if key[:2] == (split, intent))

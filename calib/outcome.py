@@ -25,6 +25,7 @@ from claspkit.runtime.selection import ITERATIONS, TIE_TOLERANCE
 from .config import RunConfig
 from .folder import RunFolder
 from .ledger import SEARCH, Ledger
+from .metrics import holdout_measures
 from .plan import TEXT_TOKENS, decoder_flops
 from .pooled import PooledChoice, judge_pooled
 from .profile_router import ProfileRouter, drop_weights, put_weights
@@ -185,6 +186,7 @@ def summarise(findings: Findings, profile: Profile) -> dict[str, Any]:
         "pooled": judge_pooled(
             findings.pooled, findings.classes, findings.verdicts, findings.space, findings.ledger, findings.config.seed
         ),
+        "measures": holdout_measures(findings.classes, findings.verdicts, findings.space, findings.ledger),
         "labels": profile.calibration.label_sources,
         "router": findings.router.facts,
         "datasets": findings.data.datasets,

@@ -12,6 +12,7 @@ from typing import Any
 
 from .charts import curve_chart, data_table, difference_chart, esc, heat_map, line_styles
 from .output import html_page
+from .report_measures import measures_table
 from .report_pooled import pooled_table
 from .table import CHANGED, KEPT, headline, holdout_means, interval, outcome, percent, router_words
 
@@ -75,7 +76,7 @@ def _classes(summary: Summary) -> str:
         '<p class="note">The difference is the tested candidate minus the default on the same holdout samples, with a '
         "two-sided 95&nbsp;% interval of its own; Holm p is one-sided and corrected over all classes tested, and it "
         "alone decides, at 0.05.</p>"
-        f"{pooled_table(summary)}"
+        f"{pooled_table(summary)}{measures_table(summary)}"
     )
 
 

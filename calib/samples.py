@@ -10,7 +10,7 @@ from typing import Any
 from claspkit.profiles.canonical import digest, sha256_hex
 from claspkit.profiles.errors import CorruptError, UsageError, shorten
 
-from .scorers import SCORERS, default_scorer
+from .scorers import READINGS, SCORERS, default_scorer
 
 UID_DIGITS = 16
 MAX_PROMPT = 20_000  # characters
@@ -220,10 +220,9 @@ def _listed(field: str, value: object) -> Sequence[object]:
 
 
 def _unreachable(scorer: str, answers: Sequence[str], choices: Sequence[str] | None) -> str:
-    wanted = {
-        "multiple_choice@1": f"name one of the choices {shorten(list(choices or ()))}",
-        "yes_no@1": "be yes or no",
-    }.get(scorer, "be something to compare with")
+    wanted = "be yes or no" if scorer in READINGS else "be something to compare with"
+    if scorer == "multiple_choice@1":
+        wanted = f"name one of the choices {shorten(list(choices or ()))}"
     return f"no answer can score under {scorer}: {shorten(list(answers))} should {wanted}"
 
 

@@ -15,6 +15,7 @@ from .answers import (
     plain,
     yes_or_no,
 )
+from .published import gqa_key, mme_reading, pope_reading, vqa_key
 
 # (prediction, reference answers, options or None) -> score in [0, 1]
 Scorer = Callable[[str, Sequence[str], Sequence[str] | None], float]
@@ -34,15 +35,14 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], choices: Sequence[str]
     """The VQA v2 accuracy: mean over leaving one annotator out of min(matches among the others / 3, 1).
 
     With fewer than four references the others are too few to reach 3; then all of them must match, and a
-    single reference must match itself.
+    single reference must match itself. Answers are compared by :func:`.answers.answer_key`.
     """
-    key = answer_key(prediction)
-    if not key or not answers:
-        return 0.0
-    matches = [key == answer_key(answer) for answer in answers]
-    needed = max(1, min(3, len(answers) - 1))
-    left_out = [sum(matches) - match for match in matches] if len(answers) > 1 else [sum(matches)]
-    return sum(min(count / needed, 1.0) for count in left_out) / len(left_out)
+    return _agreement(prediction, answers, answer_key)
+
+
+def vqa_accuracy_2(prediction: str, answers: Sequence[str], choices: Sequence[str] | None = None) -> float:
+    """:func:`vqa_accuracy` with answers compared by the published rules, :func:`.published.vqa_key`."""
+    return _agreement(prediction, answers, vqa_key)
 
 
 def anls(prediction: str, answers: Sequence[str], choices: Sequence[str] | None = None) -> float:
@@ -66,8 +66,23 @@ def multiple_choice(prediction: str, answers: Sequence[str], choices: Sequence[s
 
 def yes_no(prediction: str, answers: Sequence[str], choices: Sequence[str] | None = None) -> float:
     """1 when prediction and reference both say yes or both say no, else 0; saying neither earns 0."""
-    said = yes_or_no(prediction)
-    return float(said is not None and any(said == yes_or_no(answer) for answer in answers))
+    return _says(yes_or_no(prediction), answers)
+
+
+def gqa(prediction: str, answers: Sequence[str], choices: Sequence[str] | None = None) -> float:
+    """1 when prediction and a reference are one text but for case and punctuation, else 0."""
+    key = gqa_key(prediction)
+    return float(bool(key) and any(key == gqa_key(answer) for answer in answers))
+
+
+def pope(prediction: str, answers: Sequence[str], choices: Sequence[str] | None = None) -> float:
+    """1 when the prediction, read by :func:`.published.pope_reading`, says what the reference says, else 0."""
+    return _says(pope_reading(prediction), answers)
+
+
+def mme(prediction: str, answers: Sequence[str], choices: Sequence[str] | None = None) -> float:
+    """1 when the prediction, read by :func:`.published.mme_reading`, says what the reference says, else 0."""
+    return _says(mme_reading(prediction), answers)
 
 
 def contains(prediction: str, answers: Sequence[str], choices: Sequence[str] | None = None) -> float:
@@ -81,11 +96,22 @@ def contains(prediction: str, answers: Sequence[str], choices: Sequence[str] | N
 SCORERS: dict[str, Scorer] = {
     "exact_match@1": exact_match,
     "vqa_accuracy@1": vqa_accuracy,
+    "vqa_accuracy@2": vqa_accuracy_2,
     "anls@1": anls,
     "relaxed_accuracy@1": relaxed_accuracy,
     "multiple_choice@1": multiple_choice,
     "yes_no@1": yes_no,
+    "gqa@1": gqa,
+    "pope@1": pope,
+    "mme@1": mme,
     "contains@1": contains,
+}
+
+# Scorers of yes-or-no questions -> how each reads an answer: "yes", "no" or None.
+READINGS: dict[str, Callable[[str], str | None]] = {
+    "yes_no@1": yes_or_no,
+    "pope@1": pope_reading,
+    "mme@1": mme_reading,
 }
 
 
@@ -120,6 +146,20 @@ def score_answer(sample: Question, prediction: str) -> float:
 def default_scorer(choices: Sequence[str] | None) -> str:
     """The scorer of a row that names none: by options where it has them, else by exact match."""
     return "multiple_choice@1" if choices else "exact_match@1"
+
+
+def _says(said: str | None, answers: Sequence[str]) -> float:
+    return float(said is not None and any(said == yes_or_no(answer) for answer in answers))
+
+
+def _agreement(prediction: str, answers: Sequence[str], key_of: Callable[[str], str]) -> float:
+    key = key_of(prediction)
+    if not key or not answers:
+        return 0.0
+    matches = [key == key_of(answer) for answer in answers]
+    needed = max(1, min(3, len(answers) - 1))
+    left_out = [sum(matches) - match for match in matches] if len(answers) > 1 else [sum(matches)]
+    return sum(min(count / needed, 1.0) for count in left_out) / len(left_out)
 
 
 def _similarity(said: str, answer: str) -> float:

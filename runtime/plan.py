@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # reading a profile needs pydantic, pruning by a plan does no
 SALIENCY = "text"
 """Reference rows of the saliency: the prompt's text rows after the picture (method.md section 3)."""
 
+FEATURES = ("aligned", "hidden")
+"""What cosines are taken of; see :attr:`PrunePlan.features`. A profile has the first."""
+
 
 @dataclass(frozen=True)
 class RowPlan:
@@ -50,6 +53,8 @@ class PrunePlan:
         positions: "keep" leaves kept tokens their position ids, "renumber" closes the gaps at every stage.
         scaling: "absolute" or "share", see :func:`claspkit.profiles.budget.keep_for`.
         visual_tokens: tokens of the reference picture that a share refers to; needed for "share" alone.
+        features: "aligned" takes cosines of the visual tokens as they enter the decoder, the same for all stages;
+            "hidden" takes them of the hidden states that leave the stage's own layer, anew at every stage.
     """
 
     stages: tuple[tuple[int, int], ...]
@@ -60,6 +65,7 @@ class PrunePlan:
     positions: str = "keep"
     scaling: str = "absolute"
     visual_tokens: int | None = None
+    features: str = FEATURES[0]
 
     def __post_init__(self) -> None:
         layers = [layer for layer, _ in self.stages]
@@ -67,6 +73,8 @@ class PrunePlan:
             raise UsageError(f"the stages {self.stages} must ascend in layer, from {BEFORE_DECODER} (the entrance) on")
         if any(keep < 1 for _, keep in self.stages):
             raise UsageError(f"the stages {self.stages} must keep at least one token each")
+        if self.features not in FEATURES:
+            raise UsageError(f"features {self.features!r} do not exist; there are: {', '.join(FEATURES)}")
         if BEFORE_DECODER in layers and self.saliency != "cls":
             raise UsageError(
                 f"a stage before the decoder has no attention of the decoder's to go by: saliency {self.saliency!r} "
@@ -89,6 +97,7 @@ class PrunePlan:
             positions=profile.selection.positions,
             scaling=profile.budget.scaling,
             visual_tokens=profile.model.visual_tokens,
+            features=profile.selection.features,
         )
 
     @property

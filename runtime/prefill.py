@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from claspkit.profiles.budget import BEFORE_DECODER
 from claspkit.profiles.errors import BadDataError, UsageError
 
 from .cosines import Cosines, StageWork, cosines
@@ -154,19 +155,9 @@ class Prefill:
                 0: whole(real, [length for length in layout.lengths for _ in range(repeats)], announced.prefix)
             },
         )
-        if now.will_drop(0):
-            features = embeds[::repeats]
-            first = len(features) // announced.copies
-            features, index, valid = features[:first], index[:first], valid[:first]
-            if layout.ragged:
-                features = pad(features, (0, 0, 0, 1))
-            now.similar = cosines(
-                features.gather(1, index[:, :, None].expand(-1, -1, embeds.shape[-1])),
-                now._work(0),
-                valid if layout.ragged else None,
-                iterations=plan.iterations,
-                copies=announced.copies,
-            )
+        # What enters the decoder is the hidden state of a stage before it.
+        if now.will_drop(0) and (plan.features == "aligned" or plan.stages[0][0] == BEFORE_DECODER):
+            now.similar = now._cosines(embeds, now._work(0), announced.copies)
         return now
 
     def will_drop(self, stage: int) -> bool:
@@ -186,13 +177,17 @@ class Prefill:
         """Pick (b, s) values of the current segment at the visual tokens alive: -> (b, n)."""
         return pad(values, (0, 1)).gather(1, self.places)
 
-    def drop(self, stage: int, after_layer: int, saliency: Tensor) -> None:
-        """Run a stage: select by ``saliency`` (b, n) and open the next segment."""
-        assert self.similar is not None
+    def drop(self, stage: int, after_layer: int, saliency: Tensor, hidden: Tensor | None = None) -> None:
+        """Run a stage: select by ``saliency`` (b, n) and open the next segment.
+
+        ``hidden`` (B, s, D) are the hidden states of the current segment, for a plan whose features these are.
+        """
+        similar = self.similar if hidden is None else self._cosines(hidden, self._work(stage)[:1])
+        assert similar is not None
         plan, keeps, segment = self.plan, self.keeps[stage], self.current
         chosen = select(
             saliency,
-            self.similar,
+            similar,
             keeps,
             plan.pivots(keeps),
             valid=self.valid if self.layout.ragged else None,
@@ -222,9 +217,18 @@ class Prefill:
         self.trace.append(
             StageTrace(after_layer, self.names, chosen.pivot, saliency.gather(1, chosen.kept), chosen.real)
         )
-        self.similar = (
-            self.similar.take(chosen.kept, self._work(stage + 1)) if self.will_drop(stage + 1) else None
-        )
+        again = plan.features == "aligned" and self.will_drop(stage + 1)
+        self.similar = similar.take(chosen.kept, self._work(stage + 1)) if again else None
+
+    def _cosines(self, states: Tensor, work: Sequence[StageWork], copies: int = 1) -> Cosines:
+        """Cosines of the visual tokens alive, of (B, s, D) states of the segment, which repeat ``copies`` times."""
+        states, ragged = states[:: self.repeats], self.layout.ragged
+        first = len(states) // copies
+        states, places, valid = states[:first], self.places[:first], self.valid[:first]
+        if ragged:
+            states = pad(states, (0, 0, 0, 1))
+        states = states.gather(1, places[:, :, None].expand(-1, -1, states.shape[-1]))
+        return cosines(states, work, valid if ragged else None, iterations=self.plan.iterations, copies=copies)
 
     def check_finite(self) -> None:
         """Refuse a selection made from NaN: the only look at the device, once per prompt.

@@ -35,6 +35,7 @@ class _Running(threading.local):
     new: int = 0  # tokens of this step
     masks: dict[int, Tensor | None]  # of this step, by the segment's first layer
     turns: dict[int, tuple[Tensor, ...]]  # rotary embeddings, the same
+    waiting: tuple[int, Tensor] | None = None  # a stage and its saliency, until its layer's output is there
     query: Tensor | None = None
     key: Tensor | None = None
     position_ids: Tensor | None = None
@@ -94,6 +95,7 @@ class DecoderStages:
         past = int(cache.get_seq_length()) if cache is not None else 0
         prompt = past == (0 if announced is None else announced.prefix)
         run.now, run.prefilling, run.masks, run.turns, run.position_ids = None, prompt, {}, {}, None
+        run.waiting = None
         if prompt:
             self.last = ()
             if announced is None:
@@ -138,7 +140,7 @@ class DecoderStages:
         """Remember a prompt for its cache's later steps; refuse a selection made from NaN."""
         run = self._run
         now, run.now = run.now, None
-        run.query = run.key = run.position_ids = None
+        run.query = run.key = run.position_ids = run.waiting = None
         run.masks, run.turns = {}, {}
         if now is None or not run.prefilling or output is None:
             return
@@ -192,7 +194,17 @@ class DecoderStages:
         else:
             assert source is not None
             saliency = now.at_visual(self._attention(now, *source))
-        now.drop(stage, self._layers[stage], saliency)
+        if now.plan.features == "hidden" and self._layers[stage] != BEFORE_DECODER:
+            self._run.waiting = stage, saliency
+        else:
+            now.drop(stage, self._layers[stage], saliency)
+
+    @torch.no_grad()
+    def _settle(self, now: Prefill, hidden: Tensor) -> None:
+        """Run the stage that waited for the hidden states (B, s, D) its layer put out."""
+        if self._run.waiting is not None:
+            (stage, saliency), self._run.waiting = self._run.waiting, None
+            now.drop(stage, self._layers[stage], saliency, hidden)
 
     def _attention(self, now: Prefill, attention: Any, rotary: tuple[Tensor, ...], before: Tensor | None) -> Tensor:
         """Saliency (b, s) of every place of the current segment, from the stage layer's own q and k."""
@@ -226,13 +238,14 @@ class DecoderStages:
             now = run.now
             if now is None:
                 return None
+            hidden = args[0] if args else kwargs["hidden_states"]
+            self._settle(now, hidden)
             first = now.first_layer(layer)
             if first == 0:
                 return None
             segment, mask = now.segments[first], kwargs.get("attention_mask")
             if not run.prefilling and mask is None and not segment.hides and not self._renumber:
                 return None
-            hidden = args[0] if args else kwargs["hidden_states"]
             changed = dict(kwargs)
             changed["attention_mask"] = self._mask(now, first, mask, hidden.dtype)
             changed["position_embeddings"] = self._rotary(now, first, kwargs["position_embeddings"], hidden)

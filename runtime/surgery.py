@@ -137,6 +137,7 @@ class Surgery:
         drafts: int = 0,
         prefix: int = 0,
         copies: int = 1,
+        scores: Tensor | None = None,
     ) -> None:
         """Announce a prompt given as ``inputs_embeds``: its visual tokens (B, S) bool, features fused already.
 
@@ -146,10 +147,13 @@ class Surgery:
             drafts: trailing tokens that are an answer and no prompt: their attention says nothing about the picture.
             prefix: tokens that the cache will hold before the prompt, the same for all rows.
             copies: how often the batch repeats its first prompts and their features, copy after copy.
+            scores: (B, N) saliency of every visual token, for a plan with saliency "cls": no encoder runs here that
+                could give it. N is that of the row with most; other rows are padded at their end.
         """
         plan = self._planner(visual, None)
+        given = None if scores is None else lambda: scores
         self._stages.announce(
-            Announcement(plan, visual, pictures, drafts=drafts, prefix=prefix, copies=copies)
+            Announcement(plan, visual, pictures, drafts=drafts, prefix=prefix, copies=copies, scores=given)
         )
 
     # -- calls

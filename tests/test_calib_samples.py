@@ -83,6 +83,8 @@ def test_a_row_is_cleaned_on_its_way_in() -> None:
         ({"choices": "cat, dog"}, "choices must be a list"),
         ({"choices": ["dog", "bird"]}, "should name one of the choices"),
         ({"scorer": "yes_no@1"}, "should be yes or no"),
+        ({"scorer": "pope@1"}, "should be yes or no"),
+        ({"scorer": "gqa@1", "answers": ["?!"]}, "should be something to compare with"),
         ({"scorer": "multiple_choice@1"}, "no answer can score"),
         ({"scorer": "bleu@1"}, "scorer 'bleu@1' is none of exact_match@1"),
         ({"scorer": ["exact_match@1"]}, "is none of"),

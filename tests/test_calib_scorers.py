@@ -1,6 +1,9 @@
 """Every scorer against answers whose worth is known."""
 
+import json
+import re
 import string
+from dataclasses import dataclass
 
 import pytest
 from house import ROOT
@@ -15,139 +18,36 @@ from claspkit.calib.answers import (
     named_option,
     yes_or_no,
 )
-from claspkit.calib.scorers import SCORERS, default_scorer, get_scorer, score_answer
+from claspkit.calib.published import gqa_key, mme_reading, pope_reading, vqa_key
+from claspkit.calib.scorers import READINGS, SCORERS, default_scorer, get_scorer, score_answer
 from claspkit.profiles.errors import UsageError
 
+DOCS = (ROOT / "docs" / "scorers.md").read_text(encoding="utf-8")
 PETS = ["dog", "cat", "red fox", "fox"]
-SIX_OF_TEN = ["red"] * 6 + ["dark red"] * 3 + ["maroon"]
+MANY = 15  # golden rows of every scorer, at least
 
-# scorer -> (prediction, references, options, score)
-Golden = tuple[str, list[str], list[str] | None, float]
-GOLDEN: dict[str, list[Golden]] = {
-    "exact_match@1": [
-        ("cat", ["cat"], None, 1.0),
-        ("The Cat.", ["cat"], None, 1.0),
-        ("  a  CAT!\n", ["the cat"], None, 1.0),
-        ("two", ["2"], None, 1.0),
-        ("1,200", ["1200"], None, 1.0),
-        ("1, 200", ["1200"], None, 0.0),
-        ("−5", ["-5"], None, 1.0),
-        ("5", ["-5"], None, 0.0),
-        ("50 percent", ["50 %"], None, 1.0),
-        ("3.5.", ["3.5"], None, 1.0),
-        ("don't", ["dont"], None, 1.0),
-        ("t-shirt", ["T shirt"], None, 1.0),
-        ("U.S.", ["us"], None, 1.0),
-        ("cats", ["cat"], None, 0.0),
-        ("cat", ["dog", "cat"], None, 1.0),
-        ("A", ["a"], None, 1.0),
-        ("K", ["A K"], None, 0.0),
-        ("A K", ["K A"], None, 0.0),
-        ("vitamin A", ["the vitamin"], None, 0.0),
-        ("an 8", ["8"], None, 1.0),
-        ("a", ["the"], None, 0.0),
-        ("", ["cat"], None, 0.0),
-        ("the", ["cat"], None, 0.0),
-        ("__import__('os').getcwd()", ["__import__('os').getcwd()"], None, 1.0),
-    ],
-    "vqa_accuracy@1": [
-        ("red", ["red"] * 10, None, 1.0),
-        ("Red.", SIX_OF_TEN, None, 1.0),
-        ("dark red", SIX_OF_TEN, None, (3 * 2 / 3 + 7 * 1) / 10),
-        ("maroon", SIX_OF_TEN, None, 9 * (1 / 3) / 10),
-        ("two", ["2"] * 2 + ["3"] * 8, None, (2 * (1 / 3) + 8 * (2 / 3)) / 10),
-        ("blue", SIX_OF_TEN, None, 0.0),
-        ("red", ["red"], None, 1.0),
-        ("red", ["red", "blue"], None, 0.5),
-        ("a red", ["red"] * 4, None, 1.0),
-        ("none", ["0"] * 10, None, 1.0),
-        ("", ["red"] * 10, None, 0.0),
-        ("red", [], None, 0.0),
-    ],
-    "anls@1": [
-        ("invoice", ["invoice"], None, 1.0),
-        ("INVOICE ", ["invoice"], None, 1.0),
-        ("invoise", ["invoice"], None, 1 - 1 / 7),
-        ("ab", ["abcd"], None, 0.5),
-        ("a", ["abcd"], None, 0.0),
-        ("hello world", ["hello  world"], None, 1.0),
-        ("1234", ["1235", "9999"], None, 0.75),
-        ("kitten", ["sitting"], None, 1 - 3 / 7),
-        ("x" * 100_000, ["short"], None, 0.0),
-        ("", ["invoice"], None, 0.0),
-        ("the total", ["total"], None, 1 - 4 / 9),
-    ],
-    "relaxed_accuracy@1": [
-        ("100", ["100"], None, 1.0),
-        ("105", ["100"], None, 1.0),
-        ("95", ["100"], None, 1.0),
-        ("105.1", ["100"], None, 0.0),
-        ("1.05", ["1"], None, 1.0),
-        ("1,040", ["1000"], None, 1.0),
-        ("-0.51", ["−0.5"], None, 1.0),
-        ("0.51", ["-0.5"], None, 0.0),
-        ("50%", ["0.5"], None, 1.0),
-        ("50%", ["50"], None, 0.0),
-        ("0.0", ["0"], None, 1.0),
-        ("0.01", ["0"], None, 0.0),
-        ("$42", ["42"], None, 1.0),
-        ("two", ["2"], None, 1.0),
-        ("Blue", ["the blue"], None, 1.0),
-        ("blue", ["green"], None, 0.0),
-        ("1e999", ["1"], None, 0.0),
-        ("", ["0"], None, 0.0),
-    ],
-    "multiple_choice@1": [
-        ("B", ["cat"], PETS, 1.0),
-        ("b", ["B"], PETS, 1.0),
-        ("B. cat", ["cat"], PETS, 1.0),
-        ("(C)", ["red fox"], PETS, 1.0),
-        ("[d]", ["fox"], PETS, 1.0),
-        ("B. dog", ["cat"], PETS, 1.0),
-        ("Cat!", ["B"], PETS, 1.0),
-        ("The answer is B", ["cat"], PETS, 1.0),
-        ("Answer: (b)", ["cat"], PETS, 1.0),
-        ("I would say option C, clearly.", ["red fox"], PETS, 1.0),
-        ("A cat sits there", ["cat"], PETS, 1.0),
-        ("The answer is a dog", ["dog"], PETS, 1.0),
-        ("A", ["cat"], PETS, 0.0),
-        ("dog or cat", ["cat"], PETS, 0.0),
-        ("E", ["cat"], PETS, 0.0),
-        ("bird", ["cat"], PETS, 0.0),
-        ("", ["cat"], PETS, 0.0),
-        ("B", ["B"], None, 0.0),
-        ("-5", ["-5"], ["5", "-5"], 1.0),
-        ("B", ["C"], ["A", "C", "B"], 1.0),
-    ],
-    "yes_no@1": [
-        ("Yes", ["yes"], None, 1.0),
-        ("Yes, there is.", ["yes"], None, 1.0),
-        ("no.", ["No"], None, 1.0),
-        ("No, but yes in the mirror", ["no"], None, 1.0),
-        ("The answer is yes", ["Yes"], None, 1.0),
-        ("true", ["yes"], None, 1.0),
-        ("yes or no", ["no"], None, 0.0),
-        ("It could be yes or no", ["yes"], None, 0.0),
-        ("There is a cat.", ["yes"], None, 0.0),
-        ("There is none. No", ["no"], None, 0.0),
-        ("Nobody", ["no"], None, 0.0),
-        ("Yes", ["no"], None, 0.0),
-        ("", ["no"], None, 0.0),
-        ("...", ["no"], None, 0.0),
-    ],
-    "contains@1": [
-        ("There is a red fox here", ["red fox"], None, 1.0),
-        ("It is a category", ["cat"], None, 0.0),
-        ("I see two dogs", ["2"], None, 1.0),
-        ("I see 20 dogs", ["2"], None, 0.0),
-        ("The Cat.", ["the cat"], None, 1.0),
-        ("a fox that is red", ["red fox"], None, 0.0),
-        ("dog, cat", ["bird", "cat"], None, 1.0),
-        ("It costs 1,200 dollars", ["1200"], None, 1.0),
-        ("", ["cat"], None, 0.0),
-    ],
-}
-ROWS = [(name, *row) for name, rows in GOLDEN.items() for row in rows]
+
+@dataclass(frozen=True)
+class Golden:
+    """An answer, and what it is worth: here by a published rule or worked out by hand, there as lmms-eval's code says.
+
+    ``task`` is the task of lmms-eval that is compared with, None where it has none for such a row.
+    """
+
+    scorer: str
+    prediction: str
+    answers: list[str]
+    choices: list[str] | None
+    score: float
+    source: str
+    task: str | None
+    theirs: float | None
+
+
+GOLDEN = [
+    Golden(**json.loads(line))
+    for line in (ROOT / "tests" / "golden" / "scorers.jsonl").read_text(encoding="utf-8").splitlines()
+]
 
 # scorer -> (a reference, options) that the reference itself must fully score on
 PERFECT: dict[str, tuple[str, list[str] | None]] = {
@@ -156,16 +56,18 @@ PERFECT: dict[str, tuple[str, list[str] | None]] = {
     "anls@1": ("Invoice No. 7", None),
     "relaxed_accuracy@1": ("12.5%", None),
     "multiple_choice@1": ("cat", PETS),
+    "vqa_accuracy@2": ("the girl's t-shirt", None),
     "yes_no@1": ("yes", None),
+    "gqa@1": ("a red fox", None),
+    "pope@1": ("yes", None),
+    "mme@1": ("yes", None),
     "contains@1": ("red fox", None),
 }
 
 
-@pytest.mark.parametrize(("name", "prediction", "answers", "choices", "score"), ROWS)
-def test_known_worth(
-    name: str, prediction: str, answers: list[str], choices: list[str] | None, score: float
-) -> None:
-    assert SCORERS[name](prediction, answers, choices) == pytest.approx(score)
+@pytest.mark.parametrize("row", GOLDEN, ids=lambda row: f"{row.scorer} {row.prediction[:20]!r} {row.task}")
+def test_known_worth(row: Golden) -> None:
+    assert SCORERS[row.scorer](row.prediction, row.answers, row.choices) == pytest.approx(row.score)
 
 
 @pytest.mark.parametrize("name", SCORERS)
@@ -173,8 +75,10 @@ class TestContract:
     """What every row of SCORERS keeps."""
 
     def test_has_golden_rows_and_documentation(self, name: str) -> None:
-        assert len(GOLDEN[name]) >= 8
-        assert f"| `{name}` |" in (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+        mine = [(row.prediction, row.answers, row.choices, row.task) for row in GOLDEN if row.scorer == name]
+        assert all(mine.count(row) == 1 for row in mine)
+        assert len(mine) >= MANY
+        assert f"| `{name}` |" in DOCS
 
     def test_the_reference_itself_is_worth_one(self, name: str) -> None:
         answer, choices = PERFECT[name]
@@ -202,7 +106,42 @@ class TestContract:
 
 
 def test_every_golden_row_belongs_to_a_scorer() -> None:
-    assert GOLDEN.keys() == SCORERS.keys() == PERFECT.keys()
+    assert {row.scorer for row in GOLDEN} == SCORERS.keys() == PERFECT.keys()
+    assert {row.source for row in GOLDEN} == {"published rule", "by hand"}
+    assert all((row.task is None) == (row.theirs is None) for row in GOLDEN)
+
+
+def test_every_measure_of_the_field_is_compared_with() -> None:
+    """Each scorer has rows whose worth in lmms-eval is known, both equal to ours and not."""
+    tasks = {"vqav2_val", "textvqa_val", "docvqa_val", "chartqa", "pope", "mme", "gqa", "scienceqa_img", "seedbench"}
+    assert {row.task for row in GOLDEN} >= tasks
+    for name in SCORERS:
+        same = {row.theirs == pytest.approx(row.score) for row in GOLDEN if row.scorer == name and row.task}
+        assert same == ({True} if name == "mme@1" else {True, False}), name
+
+
+def test_the_documented_differences_are_those_of_the_golden_rows() -> None:
+    """The table names every golden row that lmms-eval scores otherwise, and nothing else."""
+    line = re.compile(
+        r"^\| `(?P<scorer>[a-z_]+@\d)` \| `(?P<task>[a-z0-9_]+)` \| `(?P<prediction>.+?)` \| `(?P<answers>\[.+?\])`"
+        r"(?: x (?P<count>\d+))? \| (?P<ours>[\d.]+) \| (?P<theirs>[\d.]+) \| (?P<why>.+) \|$",
+        flags=re.MULTILINE,
+    )
+    documented = [
+        (
+            *(found["scorer"], found["task"], json.loads(found["prediction"])),
+            json.loads(found["answers"]) * int(found["count"] or 1),
+            *(float(found["ours"]), float(found["theirs"])),
+        )
+        for found in line.finditer(DOCS)
+    ]
+    differing = [
+        (row.scorer, row.task, row.prediction, row.answers, round(row.score, 3), round(row.theirs, 3))
+        for row in GOLDEN
+        if row.theirs is not None and row.theirs != pytest.approx(row.score)
+    ]
+    assert documented == differing
+    assert len(documented) > 50
 
 
 def test_an_unknown_scorer_is_answered_with_the_known_ones() -> None:
@@ -278,3 +217,46 @@ def test_yes_or_no_reads_the_first_sentence() -> None:
     assert yes_or_no("Hmm. Yes") is None
     assert yes_or_no("No. Yes.") == "no"
     assert yes_or_no("\n\nyes\nno") == "yes"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("The Dog.", "dog"),
+        ("dont", "don't"),
+        ("couldnt've", "couldn't've"),
+        ("couldntve", "couldn't've"),
+        ("its", "its"),
+        ("were", "were"),
+        ("2:50 PM", "2:50 pm"),
+        ("1,234,567.5", "1234567.5"),
+        ("1, 234", "1 234"),
+        ("$5 & 50%", "$5 & 50%"),
+        ("a/b (c) [d] {e}", "b c d e"),
+        ("U.S.A.", "usa"),
+        ("the", "the"),
+        ("twenty one", "20 1"),
+        ("...", ""),
+    ],
+)
+def test_the_key_of_the_vqa_evaluation(text: str, key: str) -> None:
+    assert vqa_key(text) == key
+    assert vqa_key(vqa_key(text)) == key
+
+
+def test_an_old_version_scores_as_it_did() -> None:
+    """What the second version changed is unchanged in the first."""
+    for said, reference in (("girls", "girl's"), ("50 percent", "50%"), ("vitamin A", "vitamin a")):
+        assert SCORERS["vqa_accuracy@1"](said, [reference] * 10, None) == 1.0
+    assert SCORERS["vqa_accuracy@2"]("girls", ["girl's"] * 10, None) == 0.0
+
+
+def test_readings_belong_to_scorers_of_yes_and_no() -> None:
+    """A reading says what its scorer scores by."""
+    assert READINGS.keys() == {"yes_no@1", "pope@1", "mme@1"} < SCORERS.keys()
+    for name, read in READINGS.items():
+        for said in ("Yes", "no", "Not at all", "Nothing", "It is so", "", "Maybe, no", "y"):
+            right = [answer for answer in ("yes", "no") if SCORERS[name](said, [answer], None)]
+            assert right == ([] if read(said) is None else [read(said)]), (name, said)
+    assert [pope_reading("Is it? No"), mme_reading("Is it? No"), yes_or_no("Is it? No")] == ["no", None, None]
+    assert gqa_key("A t-shirt!") == "a tshirt"
