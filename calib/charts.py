@@ -83,7 +83,7 @@ def curve_chart(row: dict[str, Any], styles: Mapping[str, int], default: str) ->
         f"Highest: {best[1]} with {percent(best[0])} percent. Default: {default}. Tested: {row['tested'] or 'none'}."
     )
     return (
-        _svg(f"curve-{row['intent']}", f"{row['name']}: search score over rho", described, _WIDTH, _HEIGHT)
+        open_svg(f"curve-{row['intent']}", f"{row['name']}: search score over rho", described, _WIDTH, _HEIGHT)
         + _axes(low, high)
         + lines
         + marks
@@ -259,7 +259,7 @@ def difference_chart(rows: Sequence[dict[str, Any]]) -> str:
         "points against the default, holdout</text></svg>"
     )
     described = "; ".join(f"{row['intent']} {interval(row)}, {outcome(row)}" for row in tested)
-    svg = _svg("differences", "Holdout difference of the tested candidates", described, 420, bottom + 42)
+    svg = open_svg("differences", "Holdout difference of the tested candidates", described, 420, bottom + 42)
     numbers = folded_table(
         "Holdout difference of the tested candidates, points",
         ["class", "tested", "difference [95 % interval]", "outcome"],
@@ -303,7 +303,7 @@ def heat_map(rows: Sequence[dict[str, Any]], layers: int, own: int) -> str:
         ["class", "configuration", "rho", "rho in the paper", "vision layer: weight"],
         ([row["name"], row["chosen"], f"{row['rho']:g}", _published(row), _weights(row)] for row in rows),
     )
-    svg = _svg("weights", "Fusion weights by class and vision layer", described, width, height, fixed=True)
+    svg = open_svg("weights", "Fusion weights by class and vision layer", described, width, height, fixed=True)
     region = '<div class="scroll" role="region" tabindex="0" aria-label="Fusion weights, chart">'
     return f"{region}{svg}{''.join(parts)}</svg></div>{numbers}"
 
@@ -329,7 +329,7 @@ def _weights(row: dict[str, Any]) -> str:
     return ", ".join(f"{layer}: {weight:.3f}" for layer, weight in zip(row["layers"], row["weights"], strict=True))
 
 
-def _svg(name: str, title: str, described: str, width: int, height: int, *, fixed: bool = False) -> str:
+def open_svg(name: str, title: str, described: str, width: int, height: int, *, fixed: bool = False) -> str:
     """Open an SVG with its text alternatives; ``fixed`` keeps its size where the page is narrower."""
     size = f' width="{width}" height="{height}"' if fixed else ""
     return (

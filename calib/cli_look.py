@@ -21,7 +21,7 @@ from claspkit.profiles.records import read_records
 
 from .cli_stages import TaxonomyFile
 from .config import read_lock
-from .export import export_folded, export_profile
+from .export import budget_profile, export_folded, export_profile
 from .folder import RunFolder, read_samples
 from .ledger import Ledger
 from .plan import make_plan
@@ -30,7 +30,7 @@ from .plan_table import render_plan
 from .probe import probe_machine
 from .rejects import read_rejects
 from .report import render_report
-from .schedule import parse_stages
+from .schedule import join_budgets, parse_stages
 from .table import print_summary
 
 RunArgument = Annotated[Path, typer.Argument(help="Run folder.")]
@@ -90,7 +90,8 @@ def plan(
       claspkit plan --model qwen2.5-vl-7b --picture 1024x1024 --cache-layers prototypes --cache-dtype int8
     """
     cache = CacheChoice(cache_dtype, cache_layers, parse_picture(picture) if picture else None)
-    asked = (model, per_class, budget or (), schedule, parse_stages(stage or []), cache)
+    budgets = join_budgets(budget).split(",") if budget else []
+    asked = (model, per_class, budgets, schedule, parse_stages(stage or []), cache)
     classes = len(open_taxonomy(taxonomy).ids)
     make_plan(*asked, classes=classes)  # what cannot be planned is refused before anything is measured
     facts = make_plan(*asked, probe_machine(out, device, speeds=probe), classes)
@@ -139,6 +140,9 @@ def export(
     model: Annotated[
         str | None, typer.Option(help="To fold: alias, hub id or folder of the model the profile was made for.")
     ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Of a run with several: the budget (192, 1/3) whose profile it is, or adaptive.")
+    ] = None,
 ) -> None:
     """Copy a profile for deployment, or fold one class's layer fusion into a model that needs no claspkit.
 
@@ -150,15 +154,18 @@ def export(
       claspkit export runs/mini --to deploy
 
       claspkit export runs/mini --fold-class default --model mini --to folded
+
+      claspkit export runs/mini --budget 1/9 --to deploy-small
     """
     if (fold_class is None) != (model is None):
         raise UsageError(
             "--fold-class and --model go together: the class whose fusion is folded, and the model it is folded into"
         )
+    source = run if budget is None else budget_profile(run, budget)
     if fold_class is None or model is None:
-        names = export_profile(run, to)
+        names = export_profile(source, to)
     else:
-        names = export_folded(run, fold_class, model, to)
+        names = export_folded(source, fold_class, model, to)
     for name in names:
         typer.echo(str(to / name))
 

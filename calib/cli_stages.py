@@ -17,9 +17,10 @@ from .config import RunConfig
 from .folder import RunFolder
 from .labelling import Access
 from .pipeline import STAGES, Pipeline
+from .plan import DEFAULT_BUDGET
 from .plan_cache import ALL, tidy_layers
 from .progress import Reporter
-from .schedule import parse_stages
+from .schedule import join_budgets, parse_stages
 from .sources import parse_columns
 from .strategies import STRATEGIES
 from .table import print_summary
@@ -37,7 +38,19 @@ ImageRoot = Annotated[str | None, typer.Option(help="Folder of the pictures; def
 Columns = Annotated[str | None, typer.Option(help="Column names of your data: image=img,prompt=question,...")]
 MaxRows = Annotated[int | None, typer.Option(min=1, help="Read at most this many rows per data set.")]
 BudgetOption = Annotated[
-    str, typer.Option("--budget", help="Nominal visual tokens (192) or share of them (1/3, 0.35, 35%).")
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        help="Nominal visual tokens (192) or share of them (1/3, 0.35, 35%); several times for a profile each. "
+        f"Default: {DEFAULT_BUDGET}.",
+    ),
+]
+AdaptiveBudget = Annotated[
+    bool,
+    typer.Option(
+        "--adaptive-budget",
+        help="Spend the first --budget's compute on classes with different ones, where the holdout shows a gain.",
+    ),
 ]
 Schedule = Annotated[
     str,
@@ -129,7 +142,8 @@ def stage_command(until: str) -> Callable[..., None]:
         columns: Columns = None,
         max_rows: MaxRows = None,
         scorer: Scorer = None,
-        budget: BudgetOption = "1/3",
+        budget: BudgetOption = None,
+        adaptive_budget: AdaptiveBudget = False,
         schedule: Schedule = "plain",
         stage: Stage = None,
         seed: Seed = 0,
@@ -171,7 +185,7 @@ def stage_command(until: str) -> Callable[..., None]:
             max_rows=max_rows,
             scorer=scorer,
             seed=seed,
-            budget=budget,
+            budget=join_budgets(budget or [DEFAULT_BUDGET]),
             schedule=schedule,
             stages=parse_stages(stage or []),
             router=router,
@@ -191,6 +205,7 @@ def stage_command(until: str) -> Callable[..., None]:
             block_size=block_size,
             cache_layers=tidy_layers(cache_layers),
             cache_dtype=cache_dtype,
+            adaptive_budget=adaptive_budget,
         )
         folder = RunFolder(out or Path("runs") / re.sub(r"[^\w.-]+", "-", model.strip("/.")))
         reporter = Reporter(quiet=as_json)
@@ -242,8 +257,11 @@ Examples:
 
   clasp-calibrate --model ./my-llava --per-class 500 --data mine.jsonl --budget 1/9
 
+  clasp-calibrate --model mini --per-class 300 --budget 2/9 --budget 1/3 --budget 1/9 --adaptive-budget
+
 The same command again continues where the last one stopped. The result is RUN/profile/profile.json, with
-RUN/report.html to look at. A class keeps the default configuration unless the holdout shows a gain.
+RUN/report.html to look at; that of a second budget is RUN/profile-NOMINAL/profile.json. A class keeps the default
+configuration unless the holdout shows a gain.
 """
 
 calibrate = stage_command("profile")

@@ -29,9 +29,11 @@ class RunConfig:
         max_rows: rows read per data set, at most; None for a multiple of what the classes need.
         scorer: name@version for rows that name none; None for the data set's own.
         seed: of sampling and resampling.
-        budget: nominal visual tokens, or a share such as "1/3".
+        budget: nominal visual tokens, or a share such as "1/3"; several have commas between, the first is the run's
+            own and the target of ``adaptive_budget``.
         schedule: named list the budget is taken from.
         stages: explicit stages (after_layer, keep) instead; empty for a named budget.
+        adaptive_budget: look for a better distribution of the first budget's compute over the classes.
         router: backend that labels.
         router_model: model of a teacher backend; None for its default.
         router_mode: how a teacher answers, one of ``claspkit.router.backends.MODES``.
@@ -80,6 +82,7 @@ class RunConfig:
     block_size: int = 32
     cache_layers: str = "all"
     cache_dtype: str = "float16"
+    adaptive_budget: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -98,6 +101,7 @@ _LATER = {
         "taxonomy",
         "label_until_full",
         "profile_router",
+        "adaptive_budget",
     )
 }
 """Options that came after the first locks were written, with their defaults."""

@@ -44,7 +44,8 @@ class Evaluator:
     Args:
         loaded: the model.
         store: its vision layers, one record per picture.
-        stages: the pruning schedule all candidates share.
+        stages: the pruning schedule of the candidates that bring no kept tokens of their own; its layers are
+            everybody's.
         max_new_tokens: length of an answer, at most.
     """
 
@@ -78,7 +79,7 @@ class Evaluator:
         guessed = bool(guesses)
         for (_, group), block in zip(groupby(candidates, key=lambda c: c.prototype), blocks, strict=True):
             asked = list(group)
-            plans = [self._plan(self._stages, candidate.rho, len(samples)) for candidate in asked]
+            plans = [self._plan(self._stages, each.rho, len(samples), each.keeps) for each in asked]
             found = block.ask(plans, self._max_new_tokens, drafts)
             results = [
                 self._result(samples, candidate, block, plan, answers, read)
@@ -97,9 +98,11 @@ class Evaluator:
         (answers,) = block.ask([plan], self._max_new_tokens, drafts)
         return self._result(samples, None, block, plan, answers, self._feed.bytes_read - before)
 
-    def _plan(self, stages: tuple[tuple[int, int], ...], rho: float, rows: int) -> PrunePlan:
+    def _plan(
+        self, stages: tuple[tuple[int, int], ...], rho: float, rows: int, keeps: tuple[int, ...] | None = None
+    ) -> PrunePlan:
         """Rows that read the stock layer: what stands there is fused already."""
-        row = RowPlan((self._facts.default_layer,), (1.0,), rho)
+        row = RowPlan((self._facts.default_layer,), (1.0,), rho, keeps)
         return PrunePlan(stages, (row,) * rows, scaling=self._facts.scaling, visual_tokens=self._facts.visual_tokens)
 
     def _result(

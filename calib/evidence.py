@@ -112,6 +112,33 @@ def over_classes(
     return centre, centre + low, centre + high
 
 
+def sign_flip_p(differences: np.ndarray, groups: Sequence[str], seed: int) -> float:
+    """One-sided p-value of paired differences, "they are not positive", as in :func:`compare`.
+
+    Args:
+        differences: (samples,) float64, finite.
+        groups: the picture of every sample.
+        seed: of the flips where they are drawn.
+    """
+    return _p_value(by_picture(differences, groups)[0], seed)
+
+
+def over_classes_p(differences: Sequence[np.ndarray], groups: Sequence[Sequence[str]], seed: int) -> float:
+    """One-sided p-value, "the mean of :func:`over_classes` is not positive", by flipping each picture's difference.
+
+    A sample counts as in that mean: the less, the more samples its class has. Exact where all differences that are not
+    zero then have one size, otherwise drawn, as in :func:`compare`.
+
+    Args:
+        differences: one array (samples of the class,) float64 per class, none of them empty; at least one class.
+        groups: the picture of every sample, in the same shape.
+        seed: of the flips where they are drawn.
+    """
+    mean = sum(map(len, differences)) / len(differences)  # weights around 1, of which the test takes no notice
+    weighted = [mine * (mean / len(mine)) for mine in differences]
+    return sign_flip_p(np.concatenate(weighted), [name for names in groups for name in names], seed)
+
+
 def by_picture(differences: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Sum and count of the differences of every picture, (pictures,) float64 both, in the order of appearance.
 

@@ -18,6 +18,7 @@ from claspkit.runtime.fold import fold_class
 from claspkit.runtime.models import LoadedModel, load_model, resolve_model
 
 from .folder import RunFolder
+from .schedule import parse_nominal
 
 SHARD_SIZE = "5GB"
 """Largest file of a folded model."""
@@ -114,6 +115,34 @@ def write_folded(
     return sorted(path.name for path in target.iterdir())
 
 
+def budget_profile(run: Path, budget: str) -> Path:
+    """The profile of one budget of a run.
+
+    Args:
+        run: run folder.
+        budget: visual tokens or a share, as ``--budget`` of a calibration takes it, or "adaptive".
+
+    Raises:
+        UsageError: no finished run, or no such profile; the text lists those that there are.
+    """
+    folder = RunFolder(run)
+    if not folder.profile.exists():
+        raise UsageError(f"--budget picks a profile of a finished run, and {run} holds none")
+    first = read_profile(folder.profile)
+    found = {str(first.budget.nominal): folder.profile}
+    for place in folder.further_profiles:
+        if (place / FILE_NAME).exists():
+            found[place.name.removeprefix("profile-")] = place / FILE_NAME
+    name = budget if budget in found else str(_nominal(budget, first))
+    if name not in found:
+        raise UsageError(f"{run} has no profile for --budget {budget}; there are: {', '.join(found)}")
+    return found[name]
+
+
+def _nominal(budget: str, profile: Profile) -> int | str:
+    return budget if budget == "adaptive" else parse_nominal(budget, profile.model.visual_tokens)
+
+
 def _profile_file(source: Path) -> Path:
     """The profile of a run, inside a folder, or the file itself."""
     run = RunFolder(source)
@@ -141,13 +170,14 @@ def _stored_dtype(model: str, revision: str | None) -> torch.dtype | None:
 
 def _card(profile: Profile) -> str:
     """A README that says what the profile is for and what was shown for it."""
-    budget = profile.budget
+    budget, own = profile.budget, [spec.intent for spec in profile.classes if spec.stages is not None]
     lines = [
         f"# Visual-token pruning profile for {profile.model.id}",
         "",
         f"Profile `{profile.profile_id}`, nominal budget {budget.nominal} of {profile.model.visual_tokens} visual "
         f"tokens (mean per decoder layer: {budget.mean_tokens_leaving:.1f} leaving, "
         f"{budget.mean_tokens_entering:.1f} entering).",
+        *([f"Classes that keep other numbers of tokens at the same layers: {', '.join(own)}."] if own else []),
         "",
         "```python",
         *(["from pathlib import Path", ""] if profile.router.file else []),
@@ -161,8 +191,9 @@ def _card(profile: Profile) -> str:
         "",
         _router_line(profile.router),
         "",
-        "| class | layers | rho | decision | holdout samples | default score | difference of the tested candidate |",
-        "|---|---|---|---|---|---|---|",
+        "| class | layers | rho | kept tokens | decision | holdout samples | default score | difference of the tested "
+        "candidate |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for spec in profile.classes:
         shown = "not tested"
@@ -170,9 +201,9 @@ def _card(profile: Profile) -> str:
             shown = f"{spec.difference:+.3f} [{spec.ci_low:+.3f}, {spec.ci_high:+.3f}]"
         default = "-" if spec.default_score is None else f"{spec.default_score:.3f}"
         layers = ", ".join(map(str, spec.layers))
-        lines.append(
-            f"| {spec.intent} | {layers} | {spec.rho:g} | {spec.decision} | {spec.n_holdout} | {default} | {shown} |"
-        )
+        kept = " / ".join(str(stage.keep) for stage in spec.stages or budget.stages)
+        cells = (spec.intent, layers, f"{spec.rho:g}", kept, spec.decision, spec.n_holdout, default, shown)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join([*lines, ""])
 
 

@@ -15,6 +15,7 @@ from .samples import Sample
 from .sources import LoadResult, Quarantined
 
 _WORKER = re.compile(r"cache-[0-9]+")
+_FURTHER = re.compile(r"profile-([0-9]+|adaptive)")
 
 _MAX_LIST = 2_000_000_000  # bytes of samples.json: 18,000 samples take about 10 MB
 
@@ -78,6 +79,20 @@ class RunFolder:
     def profile(self) -> Path:
         """The result."""
         return self.root / "profile" / "profile.json"
+
+    def further_profile(self, nominal: int) -> Path:
+        """The result of a further budget of the run."""
+        return self.root / f"profile-{nominal}" / "profile.json"
+
+    @property
+    def adaptive_profile(self) -> Path:
+        """The result whose classes have different budgets; only where the holdout showed that it is better."""
+        return self.root / "profile-adaptive" / "profile.json"
+
+    @property
+    def further_profiles(self) -> list[Path]:
+        """Folders of such profiles that are there, sorted."""
+        return sorted(path for path in self.root.glob("profile-*") if _FURTHER.fullmatch(path.name) and path.is_dir())
 
     @property
     def report(self) -> Path:

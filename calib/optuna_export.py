@@ -50,7 +50,7 @@ def check_target(to: Path) -> None:
 
 
 def export_optuna(run: Path, to: Path) -> dict[str, int]:
-    """Write what a run's search has scored so far, one study per class.
+    """Write what a run's search has scored so far, one study per class, and per further budget of a run that has some.
 
     A trial is a candidate: its parameters are the prototype, rho, and for a point beside the grid the prototype's
     scores; its value is the mean over the samples it was seen on, with the means at the rungs of a race before. Who
@@ -62,7 +62,7 @@ def export_optuna(run: Path, to: Path) -> dict[str, int]:
         to: file to write; it must not exist.
 
     Returns:
-        Class -> number of trials.
+        Study -> number of trials. A study has the name of its class, with ``@NOMINAL`` for a further budget.
 
     Raises:
         UsageError: ``to`` cannot be written, or the run has no scores.
@@ -79,9 +79,10 @@ def export_optuna(run: Path, to: Path) -> dict[str, int]:
         file = Path(scratch) / ("study" + to.suffix)
         storage = _open(file)
         for intent in classes:
-            trials = _trials(ledger, intent)
-            _write(storage, intent, trials, {name: facts[name] for name in FACTS})
-            found[intent] = len(trials)
+            for study, names in _studies(ledger, intent).items():
+                trials = _trials(ledger, intent, names)
+                _write(storage, study, trials, {name: facts[name] for name in FACTS})
+                found[study] = len(trials)
         if isinstance(storage, RDBStorage):
             storage.engine.dispose()
         try:
@@ -97,17 +98,26 @@ def _open(file: Path) -> BaseStorage:
     return JournalStorage(JournalFileBackend(str(file)))
 
 
-def _write(storage: BaseStorage, intent: str, trials: Sequence[FrozenTrial], facts: dict[str, object]) -> None:
+def _write(storage: BaseStorage, name: str, trials: Sequence[FrozenTrial], facts: dict[str, object]) -> None:
     with quiet():
-        study = optuna.create_study(storage=storage, study_name=intent, direction="maximize")
-    for name, value in facts.items():
-        study.set_user_attr(name, value)
+        study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
+    for fact, value in facts.items():
+        study.set_user_attr(fact, value)
     study.add_trials(trials)
 
 
-def _trials(ledger: Ledger, intent: str) -> list[FrozenTrial]:
-    """Every candidate of a class, in the order in which they were first scored."""
-    scores = {name: ledger.scores(SEARCH, intent, name) for name in ledger.candidates(SEARCH, intent)}
+def _studies(ledger: Ledger, intent: str) -> dict[str, list[str]]:
+    """Study -> candidates of a class at one budget, in the order in which they were first scored."""
+    found: dict[str, list[str]] = {}
+    for name in ledger.candidates(SEARCH, intent):
+        nominal = split_id(name)[3]
+        found.setdefault(intent if nominal is None else f"{intent}@{nominal}", []).append(name)
+    return found
+
+
+def _trials(ledger: Ledger, intent: str, names: Sequence[str]) -> list[FrozenTrial]:
+    """Candidates of a class, in the order given."""
+    scores = {name: ledger.scores(SEARCH, intent, name) for name in names}
     most = max(len(values) for values in scores.values())
     prototypes = tuple(dict.fromkeys(split_id(name)[0] for name in scores))
     steps = _steps(ledger, intent)
@@ -133,7 +143,7 @@ def _trial(
     whole: bool,
     holdout: Sequence[float],
 ) -> FrozenTrial:
-    prototype, own, rho = split_id(name)
+    prototype, own, rho, _ = split_id(name)
     ranges: dict[str, BaseDistribution] = {
         "prototype": CategoricalDistribution(prototypes),
         "rho": FloatDistribution(0.0, 1.0),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -22,10 +24,13 @@ from claspkit.runtime.families import FamilyFacts
 from claspkit.runtime.plan import SALIENCY
 from claspkit.runtime.selection import ITERATIONS, TIE_TOLERANCE
 
+from .adaptive import Adaptive
+from .budgets import BudgetResult
 from .config import RunConfig
 from .folder import RunFolder
 from .ledger import SEARCH, Ledger
 from .metrics import holdout_measures
+from .outcome_budgets import adaptive_row, budget_rows, evidence_of, own_stages
 from .plan import TEXT_TOKENS, decoder_flops
 from .pooled import PooledChoice, judge_pooled
 from .profile_router import ProfileRouter, drop_weights, put_weights
@@ -46,13 +51,12 @@ class Findings:
         config: what was asked.
         spec: the model's facts.
         taxonomy: the classes.
-        budget: the pruning schedule.
-        space: the candidates.
+        results: what was found at every budget, the first budget first.
+        adaptive: what came of different budgets for the classes; None where that was not asked for.
         data: samples read, with quarantine and data sets.
         labels: sample uid -> label.
         classes: the samples used.
-        verdicts: one per class, in the classes' order.
-        pooled: the best single configuration for all classes; None where no class was searched.
+        pooled: the best single configuration for all classes at the first budget; None where no class was searched.
         ledger: all scores.
         router: what the profile routes by.
         facts: the decoder's sizes, for counting FLOPs.
@@ -63,18 +67,32 @@ class Findings:
     config: RunConfig
     spec: ModelSpec
     taxonomy: Taxonomy
-    budget: Budget
-    space: Space
+    results: Sequence[BudgetResult]
+    adaptive: Adaptive | None
     data: LoadResult
     labels: dict[str, Label]
     classes: Sequence[ClassData]
-    verdicts: Sequence[Verdict]
     pooled: PooledChoice | None
     ledger: Ledger
     router: ProfileRouter
     facts: FamilyFacts
     pictures: int
     seconds: dict[str, float]
+
+    @property
+    def budget(self) -> Budget:
+        """The first budget's schedule."""
+        return self.results[0].budget
+
+    @property
+    def space(self) -> Space:
+        """The candidates at the first budget."""
+        return self.results[0].space
+
+    @property
+    def verdicts(self) -> Sequence[Verdict]:
+        """What was found at the first budget, one verdict per class in the classes' order."""
+        return self.results[0].verdicts
 
 
 @dataclass(frozen=True)
@@ -86,20 +104,73 @@ class Outcome:
 
 
 def finish(findings: Findings, folder: RunFolder) -> Outcome:
-    """Write profile, summary and report."""
-    profile = build_profile(findings)
-    folder.profile.parent.mkdir(exist_ok=True)
-    put_weights(findings.router, folder.profile)
-    write_profile(profile, folder.profile)
-    drop_weights(findings.router, folder.profile)
-    summary = summarise(findings, profile)
+    """Write the profiles, summary and report."""
+    profiles = [
+        (build_profile(findings, result), _place(folder, number, result))
+        for number, result in enumerate(findings.results)
+    ]
+    for profile, path in profiles:
+        _put(profile, path, findings.router)
+    summary = summarise(findings, profiles[0][0])
+    if len(profiles) > 1:
+        summary["budgets"] = budget_rows(findings, profiles, folder.root)
+    if findings.adaptive is not None:
+        summary["adaptive"] = _put_adaptive(findings, findings.adaptive, folder)
     write_atomic(folder.summary, json.dumps(summary, indent=1).encode())
     write_atomic(folder.report, render_report(summary).encode())
-    return Outcome(profile, summary)
+    return Outcome(profiles[0][0], summary)
 
 
-def build_profile(findings: Findings) -> Profile:
-    """Assemble and seal the profile. Nothing in it depends on when or how often the run was interrupted."""
+def _place(folder: RunFolder, number: int, result: BudgetResult) -> Path:
+    return folder.further_profile(result.budget.nominal) if number else folder.profile
+
+
+def _put(profile: Profile, path: Path, router: ProfileRouter) -> None:
+    path.parent.mkdir(exist_ok=True)
+    put_weights(router, path)
+    write_profile(profile, path)
+    drop_weights(router, path)
+
+
+def _put_adaptive(findings: Findings, found: Adaptive, folder: RunFolder) -> dict[str, Any]:
+    """Write the profile with different budgets if the holdout is for it; returns its row of the summary."""
+    path, profile = folder.adaptive_profile, None
+    if found.accepted:
+        profile = build_adaptive(findings, found)
+        _put(profile, path, findings.router)
+    else:
+        shutil.rmtree(path.parent, ignore_errors=True)  # one that another version may have written
+    return adaptive_row(found, findings.results, profile, path, folder.root)
+
+
+def build_profile(findings: Findings, result: BudgetResult) -> Profile:
+    """Assemble and seal the profile of one budget.
+
+    Nothing in it depends on when or how often the run was interrupted.
+    """
+    rows = [_class_spec(data, verdict) for data, verdict in zip(findings.classes, result.verdicts, strict=True)]
+    return _sealed(findings, result.budget, rows)
+
+
+def build_adaptive(findings: Findings, found: Adaptive) -> Profile:
+    """Assemble and seal the profile whose classes have budgets of their own; its budget is the first one.
+
+    A class is configured as the verdict at its budget says. The evidence stands in the extension ``adaptive_budget``.
+    """
+    stages = own_stages(found, findings.results)
+    rows = []
+    for number, data in enumerate(findings.classes):
+        row = _class_spec(data, findings.results[found.choice[data.intent]].verdicts[number])
+        rows.append({**row, "stages": stages[data.intent]} if data.intent in stages else row)
+    return _sealed(findings, findings.budget, rows, {"adaptive_budget": evidence_of(found)})
+
+
+def _sealed(
+    findings: Findings,
+    budget: Budget,
+    classes: Sequence[Mapping[str, Any]],
+    extensions: Mapping[str, Any] | None = None,
+) -> Profile:
     config, ledger = findings.config, findings.ledger
     used = [sample for data in findings.classes for sample in (*data.search, *data.holdout)]
     sources = Counter(label_source(findings.labels[sample.uid]) for sample in used)
@@ -109,16 +180,14 @@ def build_profile(findings: Findings) -> Profile:
             "intents": intent_specs(findings.taxonomy),
             "model": findings.spec.model_dump(),
             "router": findings.router.spec,
-            "budget": BudgetSpec.from_budget(findings.budget, findings.facts.scaling).model_dump(mode="json"),
+            "budget": BudgetSpec.from_budget(budget, findings.facts.scaling).model_dump(mode="json"),
             "selection": {
                 "saliency": SALIENCY,
                 "features": "aligned",
                 "kmeans_iterations": ITERATIONS,
                 "tie_tolerance": TIE_TOLERANCE,
             },
-            "classes": [
-                _class_spec(data, verdict) for data, verdict in zip(findings.classes, findings.verdicts, strict=True)
-            ],
+            "classes": list(classes),
             "calibration": {
                 "datasets": findings.data.datasets,
                 "seed": config.seed,
@@ -136,7 +205,7 @@ def build_profile(findings: Findings) -> Profile:
                 "candidate_evaluations": ledger.evaluations,
                 "vision_passes": findings.pictures,
             },
-            "extensions": {},
+            "extensions": dict(extensions or {}),
         }
     )
 
@@ -172,7 +241,8 @@ def _class_spec(data: ClassData, verdict: Verdict) -> dict[str, Any]:
 
 def summarise(findings: Findings, profile: Profile) -> dict[str, Any]:
     """Everything the table and the report show, as JSON."""
-    exhaustive = len(findings.space.candidates) * sum(len(data.search) for data in findings.classes)
+    candidates = sum(len(result.space.candidates) for result in findings.results)
+    exhaustive = candidates * sum(len(data.search) for data in findings.classes)
     return {
         "profile_id": profile.profile_id,
         "model": findings.spec.model_dump(),

@@ -27,9 +27,12 @@ from claspkit.profiles.records import hold_lock
 from claspkit.profiles.taxonomy import Taxonomy
 from claspkit.router.backends import BACKENDS
 from claspkit.router.labels import Label
+from claspkit.runtime.families import FamilyFacts
 from claspkit.runtime.inputs import processor_sha256
 from claspkit.runtime.models import LoadedModel, load_model
 
+from .adaptive import Adaptive, judge_adaptive
+from .budgets import BudgetResult, budget_spaces
 from .classes import take_classes
 from .config import RunConfig, lock
 from .evaluator import Evaluator
@@ -38,13 +41,14 @@ from .folder import RunFolder, read_samples, write_samples
 from .labelling import Access, check_router, label_samples, router_facts, tell_labels
 from .ledger import Ledger
 from .outcome import Findings, Outcome, finish
+from .plan import decoder_flops
 from .plan_cache import check_dtype, choose_layers
 from .pooled import PooledChoice, choose_pooled
 from .profile_router import check_choice, choose_router
 from .progress import Reporter, steps
 from .rejects import leave_out
 from .samples import Sample
-from .schedule import describe_budget, run_budget
+from .schedule import describe_budget, run_budgets
 from .search import MIN_SAMPLES, ClassData, Search, decide
 from .sources import LoadResult, SourceOptions, open_source
 from .space import RHO_GRID, Candidate, Space, make_space
@@ -132,7 +136,7 @@ class Pipeline:
             _start_over(self.folder)
         self.folder.root.mkdir(parents=True, exist_ok=True)
         with times.stage("model"):
-            loaded, budget, space = self._prepare(access)
+            loaded, budgets, spaces = self._prepare(access)
             if own is not None and not self.folder.taxonomy.exists():
                 write_atomic(self.folder.taxonomy, own)
         last = STAGES.index(until)
@@ -154,27 +158,30 @@ class Pipeline:
         ledger = Ledger.open(self.folder.ledger)
         try:
             with times.stage("search"):
-                winners, pooled = self._search(loaded, cached.store, budget, space, classes, ledger)
+                winners, pooled = self._search(loaded, cached.store, budgets, spaces, classes, ledger)
             if last < STAGES.index("profile"):
                 return None
             with times.stage("router"):
                 router = choose_router(self.config, data.samples, labels, self.taxonomy)
             self.report.say(f"router: {router_words(router.facts)}")
-            verdicts = decide(classes, winners, space, ledger, self.config.seed)
+            results = [
+                BudgetResult(budget, space, decide(classes, won, space, ledger, self.config.seed))
+                for budget, space, won in zip(budgets, spaces, winners, strict=True)
+            ]
+            facts = loaded.family.facts(loaded.model)
             findings = Findings(
                 config=self.config,
                 spec=loaded.spec,
                 taxonomy=self.taxonomy,
-                budget=budget,
-                space=space,
+                results=results,
+                adaptive=self._adaptive(classes, results, ledger, facts),
                 data=data,
                 labels=labels,
                 classes=classes,
-                verdicts=verdicts,
                 pooled=pooled,
                 ledger=ledger,
                 router=router,
-                facts=loaded.family.facts(loaded.model),
+                facts=facts,
                 pictures=cached.pictures,
                 seconds=times.seconds,
             )
@@ -183,8 +190,8 @@ class Pipeline:
             ledger.close()
             cached.store.close()
 
-    def _prepare(self, access: Access) -> tuple[LoadedModel, Budget, Space]:
-        """Load the model, check the budget, and lock the configuration before anything is computed."""
+    def _prepare(self, access: Access) -> tuple[LoadedModel, tuple[Budget, ...], tuple[Space, ...]]:
+        """Load the model, check the budgets, and lock the configuration before anything is computed."""
         config = self.config
         _one_of("--strategy", config.strategy, STRATEGIES)
         _one_of("--router", config.router, BACKENDS)
@@ -193,15 +200,22 @@ class Pipeline:
         check_dtype(config.cache_dtype)
         self.report.say(f"model: loading {config.model}")
         loaded = load_model(config.model, device=config.device, dtype=dtype, revision=config.revision)
-        budget = run_budget(
+        budgets = run_budgets(
             config.budget,
             config.schedule,
             config.stages,
             loaded.spec.visual_tokens,
             loaded.spec.decoder_depth,
         )
-        self.report.say(f"budget: {describe_budget(budget)}")
-        if prunes_before_decoder(budget.stages):
+        if config.adaptive_budget and len(budgets) < 2:
+            raise UsageError(
+                f"--adaptive-budget spends the first budget's compute on classes with different budgets, but the only "
+                f"one is --budget {config.budget}; give others beside it, for example --budget 2/9 --budget 1/3 "
+                "--budget 1/9"
+            )
+        for budget in budgets:
+            self.report.say(f"budget: {describe_budget(budget)}")
+        if prunes_before_decoder(budgets[0].stages):
             raise UsageError(
                 "a stage before the decoder selects by the vision encoder's [CLS] attention, which the feature cache "
                 "does not hold: such a schedule can be run and planned, but not calibrated. Start at layer 1 or later, "
@@ -216,10 +230,11 @@ class Pipeline:
             "space": space.sha256,
             **router_facts(config, self.taxonomy),
             **strategy_facts(config.strategy),
-            "stages_used": [[stage.after_layer, stage.keep] for stage in budget.stages],
+            "stages_used": _pairs(budgets[0]),
+            **({"budgets_used": [[one.nominal, _pairs(one)] for one in budgets]} if len(budgets) > 1 else {}),
         }
         lock(self.folder.root, facts)
-        return loaded, budget, space
+        return loaded, budgets, budget_spaces(space, budgets)
 
     def _samples(self) -> LoadResult:
         """Read the data once; afterwards the list on disk is what counts."""
@@ -278,29 +293,50 @@ class Pipeline:
         self,
         loaded: LoadedModel,
         store: FeatureStore,
-        budget: Budget,
-        space: Space,
+        budgets: Sequence[Budget],
+        spaces: Sequence[Space],
         classes: Sequence[ClassData],
         ledger: Ledger,
-    ) -> tuple[dict[str, Candidate], PooledChoice | None]:
+    ) -> tuple[list[dict[str, Candidate]], PooledChoice | None]:
         """Search every class that has enough samples, then score what is compared on the holdout.
 
-        That is the winner, the default, the stock model, and the best single configuration for all classes.
+        That is the winner and the default of every budget, the stock model, and the best single configuration for all
+        classes at the first budget. Returns the winners by class, budget by budget.
         """
         config = self.config
-        evaluator = Evaluator(loaded, store, budget.stages, config.max_new_tokens)
+        evaluator = Evaluator(loaded, store, budgets[0].stages, config.max_new_tokens)
         enough = [c for c in classes if min(len(c.search), len(c.holdout)) >= MIN_SAMPLES]
-        bounds = Search(space, evaluator, ledger, config.block_size, lambda count: None, config.seed)
-        total = sum(bounds.bound(c, config.strategy) for c in enough) + sum(4 * len(c.holdout) for c in classes)
+        bounds = Search(spaces, evaluator, ledger, config.block_size, lambda count: None, config.seed)
+        total = sum(bounds.bound(c, config.strategy) for c in enough) + sum(
+            (2 + 2 * len(spaces)) * len(c.holdout) for c in classes
+        )
         with self.report.task("search", total, "evaluations") as advance:
-            search = Search(space, evaluator, ledger, config.block_size, advance, config.seed)
-            winners = {data.intent: search.winner(data, config.strategy) for data in enough}
-            pooled = choose_pooled(space, ledger, list(winners))
+            search = Search(spaces, evaluator, ledger, config.block_size, advance, config.seed)
+            won = {data.intent: search.winners(data, config.strategy) for data in enough}
+            winners = [{intent: found[number] for intent, found in won.items()} for number in range(len(spaces))]
+            pooled = choose_pooled(spaces[0], ledger, list(won))
             for data in classes:
-                compared = [space.default, winners.get(data.intent, space.default)]
+                compared = [
+                    candidate
+                    for space, best in zip(spaces, winners, strict=True)
+                    for candidate in (space.default, best.get(data.intent, space.default))
+                ]
                 compared += [pooled.candidate] if pooled else []
                 search.holdout(data, list(dict.fromkeys(compared)))
         return winners, pooled
+
+    def _adaptive(
+        self, classes: Sequence[ClassData], results: Sequence[BudgetResult], ledger: Ledger, facts: FamilyFacts
+    ) -> Adaptive | None:
+        """Budgets of their own for the classes, where that was asked for."""
+        if not self.config.adaptive_budget:
+            return None
+        costs = [decoder_flops(result.budget.stages, facts) for result in results]
+        return judge_adaptive(classes, results, ledger, costs, self.config.seed)
+
+
+def _pairs(budget: Budget) -> list[list[int]]:
+    return [[stage.after_layer, stage.keep] for stage in budget.stages]
 
 
 def _one_of(option: str, name: str, rows: Mapping[str, T]) -> T:
@@ -334,5 +370,5 @@ def _start_over(folder: RunFolder) -> None:
             held.enter_context(hold_lock(log))
         for path in files:
             path.unlink(missing_ok=True)
-        for path in (folder.images, *stores, folder.profile.parent):
+        for path in (folder.images, *stores, folder.profile.parent, *folder.further_profiles):
             shutil.rmtree(path, ignore_errors=True)

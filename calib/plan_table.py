@@ -34,11 +34,17 @@ def render_plan(plan: Row) -> str:
     tail = {
         "samples": f"{run['samples']} ({run['per_class']} a class)",
         "candidates": run["candidates"],
-        "evaluations, exhaustive": run["evaluations_exhaustive"],
+        "evaluations, exhaustive": _evaluations(plan),
     }
     parts = [_facts(head), _budgets(plan), *_refusals(plan["budgets"])]
     note = f"counted with {model['text_tokens']} text tokens, batch 1, keys and values of 2 bytes"
     return "\n\n".join([*parts, note, _facts(tail), render_cache(plan["cache"])])
+
+
+def _evaluations(plan: Row) -> str:
+    """Of one budget; a run with several takes that many times as much."""
+    count, budgets = plan["calibration"]["evaluations_exhaustive"], sum("refused" not in row for row in plan["budgets"])
+    return f"{count}" if budgets == 1 else f"{count} a budget, {budgets * count} for a run with all {budgets}"
 
 
 def _facts(facts: Row) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from .charts import curve_chart, data_table, difference_chart, esc, heat_map, line_styles
 from .output import html_page
+from .report_budgets import budgets_part
 from .report_measures import measures_table
 from .report_pooled import pooled_table
 from .table import CHANGED, KEPT, headline, holdout_means, interval, outcome, percent, router_words
@@ -161,7 +162,7 @@ def _budget(summary: Summary) -> str:
         "Mean over layers, entering": _tokens(budget["mean_tokens_entering"], share) + "; what is computed",
         "Prefill": _flops(budget["prefill"]),
     }
-    return _facts(facts) + data_table(
+    table = data_table(
         "Visual tokens that enter each decoder layer",
         ["decoder layers", "visual tokens", "share"],
         (
@@ -170,6 +171,7 @@ def _budget(summary: Summary) -> str:
             if last >= first  # a stage before the decoder leaves no layer to all tokens
         ),
     )
+    return _facts(facts) + table + budgets_part(summary)
 
 
 def _tokens(mean: float, share: float) -> str:

@@ -12,6 +12,8 @@ from claspkit.profiles.errors import UsageError
 # Digits are bounded: Fraction takes "1e999999999" too, and works it out.
 _NOMINAL = re.compile(r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,9}|/[0-9]{1,9})?)\s*(?P<percent>%?)")
 _BEFORE = "before"
+MAX_BUDGETS = 8
+"""Budgets of one run, at most."""
 
 
 def parse_nominal(text: str, visual_tokens: int) -> int:
@@ -67,6 +69,51 @@ def run_budget(
     if stages:
         return explicit_budget([Stage(*stage) for stage in stages], visual_tokens, decoder_depth)
     return make_budget(parse_nominal(budget, visual_tokens), visual_tokens, decoder_depth, schedule)
+
+
+def join_budgets(texts: Sequence[str]) -> str:
+    """Budgets as they were typed, each maybe several with commas between, as the one text that a run is locked with.
+
+    Raises:
+        UsageError: an empty one.
+    """
+    parts = [part.strip() for text in texts for part in text.split(",")]
+    if not all(parts):
+        raise UsageError(f"--budget takes visual tokens or shares with commas between, got {','.join(texts)!r}")
+    return ",".join(parts)
+
+
+def run_budgets(
+    budget: str, schedule: str, stages: Sequence[tuple[int, int]], visual_tokens: int, decoder_depth: int
+) -> tuple[Budget, ...]:
+    """Return the schedules of a run's budgets, in the order given; all of them prune after the same layers.
+
+    Args:
+        budget: one, or several with commas between.
+        schedule: named list they are taken from.
+        stages: explicit stages instead, for a single budget.
+        visual_tokens: N.
+        decoder_depth: decoder layers.
+
+    Raises:
+        UsageError: one that cannot be run, two that are the same, or several together with explicit stages.
+    """
+    texts = budget.split(",")
+    if len(texts) > MAX_BUDGETS:
+        raise UsageError(f"--budget {budget}: {len(texts)} budgets in one run, at most {MAX_BUDGETS} are possible")
+    if stages and len(texts) > 1:
+        raise UsageError(
+            f"--stage gives one schedule of its own and goes with no list of budgets, got --budget {budget} too"
+        )
+    found = [run_budget(text, schedule, stages, visual_tokens, decoder_depth) for text in texts]
+    for number, (text, one) in enumerate(zip(texts, found, strict=True)):
+        for earlier, other in zip(texts[:number], found, strict=False):
+            if one.nominal == other.nominal or one.stages == other.stages:
+                raise UsageError(
+                    f"--budget {earlier.strip()} and {text.strip()} are the same for this model, {one.nominal} of "
+                    f"{visual_tokens} visual tokens; give each budget once"
+                )
+    return tuple(found)
 
 
 def describe_budget(budget: Budget) -> str:

@@ -62,7 +62,7 @@ class Search:
 
     def __init__(
         self,
-        space: Space,
+        spaces: Sequence[Space],
         evaluator: Evaluator,
         ledger: Ledger,
         block_size: int,
@@ -71,39 +71,46 @@ class Search:
     ) -> None:
         """``advance(n)`` hears of every n candidate evaluations done, found in the ledger, or saved.
 
-        ``seed`` is the run's, for a strategy that draws.
+        ``spaces`` has one space per budget, the run's first budget first. ``seed`` is the run's, for a strategy that
+        draws.
         """
-        self._space = space
+        self._spaces = tuple(spaces)
         self._evaluator = evaluator
         self._ledger = ledger
         self._block_size = block_size
         self._advance = advance
         self._seed = seed
 
-    def winner(self, data: ClassData, strategy_name: str) -> Candidate:
-        """Run a strategy on the class's search split and return its best candidate."""
+    def winners(self, data: ClassData, strategy_name: str) -> list[Candidate]:
+        """Run a strategy per budget on the class's search split and return the best candidate of each.
+
+        They go round by round together: what all of them ask about a block is evaluated at once, so that a block is
+        read once for all budgets, fused once per prototype, and run once up to the first stage.
+        """
         blocks = list(self._blocks(data.search))
-        strategy = self._strategy(data, strategy_name)
+        strategies = self._strategies(data, strategy_name)
         seen: dict[Candidate, int] = {}  # blocks of each candidate that this search has been through
-        left = strategy.bound()
-        while requests := strategy.ask():
+        left = sum(strategy.bound() for strategy in strategies)
+        while asked := [(strategy, request) for strategy in strategies for request in strategy.ask()]:
+            requests = [request for _, request in asked]
             for number, block in enumerate(blocks):
                 wanted = [r.candidate for r in requests if seen.get(r.candidate, 0) <= number < r.blocks]
                 if wanted:
                     self._score(SEARCH, data.intent, number, block, wanted)
                     left -= len(wanted) * len(block)
-            for request in requests:
+            for strategy, request in asked:
                 seen[request.candidate] = request.blocks
                 strategy.tell(request.candidate, self._ledger.scores(SEARCH, data.intent, request.candidate.id))
         self._advance(left)  # what need not be asked any more
-        return strategy.best()
+        return [strategy.best() for strategy in strategies]
 
     def bound(self, data: ClassData, strategy_name: str) -> int:
-        """Candidate evaluations that :meth:`winner` takes, at most."""
-        return self._strategy(data, strategy_name).bound()
+        """Candidate evaluations that :meth:`winners` takes, at most."""
+        return sum(strategy.bound() for strategy in self._strategies(data, strategy_name))
 
-    def _strategy(self, data: ClassData, name: str) -> Strategy:
-        return STRATEGIES[name](self._space, [len(block) for block in self._blocks(data.search)], self._seed)
+    def _strategies(self, data: ClassData, name: str) -> list[Strategy]:
+        sizes = [len(block) for block in self._blocks(data.search)]
+        return [STRATEGIES[name](space, sizes, self._seed) for space in self._spaces]
 
     def holdout(self, data: ClassData, candidates: Sequence[Candidate]) -> None:
         """Score candidates and the unpruned model on the class's holdout."""
@@ -123,7 +130,7 @@ class Search:
         self._advance(len(known) * len(block))
         missing = side_by_side(candidate for candidate in wanted if candidate not in known)
         # Candidates mostly answer like the default; the ledger is asked so that a resumed run guesses the same.
-        default = self._ledger.get(split, intent, self._space.default.id, number, uids)
+        default = self._ledger.get(split, intent, self._spaces[0].default.id, number, uids)
         guesses = () if default is None else default.answers
         for outcomes in self._evaluator.evaluate(block, missing, guesses) if missing else ():
             self._ledger.put(
@@ -143,7 +150,7 @@ def _entry(split: str, intent: str, candidate: str, number: int, uids: list[str]
 def decide(
     classes: Sequence[ClassData], winners: dict[str, Candidate], space: Space, ledger: Ledger, seed: int
 ) -> list[Verdict]:
-    """Judge every class's winner on the holdout, with Holm's correction over the classes tested."""
+    """Judge every class's winner at one budget on the holdout, with Holm's correction over the classes tested."""
     default = space.default
     paired: dict[str, Paired] = {}
     for data in classes:

@@ -33,7 +33,7 @@ _EMPHASIS: dict[str, dict[float, float]] = {
 }
 
 
-_ID = re.compile(r"(?P<name>[^][]+)(?:\[(?P<scores>[^][]+)\])?/(?P<rho>[^/]+)")
+_ID = re.compile(r"(?P<name>[^][]+)(?:\[(?P<scores>[^][]+)\])?/(?P<rho>[^/@]+)(?:@(?P<nominal>[0-9]+))?")
 
 
 @dataclass(frozen=True)
@@ -73,39 +73,63 @@ class Prototype:
 
 
 @dataclass(frozen=True)
+class FurtherBudget:
+    """A budget of a run beside its first: same layers, other tokens.
+
+    Attributes:
+        nominal: visual tokens, the number that people quote.
+        keeps: kept tokens, one number per stage.
+    """
+
+    nominal: int
+    keeps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Candidate:
-    """One point of the space."""
+    """One point of the space, at the run's first budget or at a further one."""
 
     prototype: Prototype
     rho: float
+    further: FurtherBudget | None = None
 
     @property
     def id(self) -> str:
-        """Name within a run, for example ``deep/0.7``."""
-        return f"{self.prototype.name}/{self.rho:g}"
+        """Name within a run, for example ``deep/0.7``, or ``deep/0.7@64`` at a further budget."""
+        return f"{self.prototype.name}/{self.rho:g}" + (f"@{self.further.nominal}" if self.further else "")
+
+    @property
+    def keeps(self) -> tuple[int, ...] | None:
+        """Kept tokens, one number per stage; None for those of the run's first budget."""
+        return self.further.keeps if self.further else None
 
     @property
     def row(self) -> RowPlan:
         """The candidate as the runtime takes it."""
-        return RowPlan(self.prototype.layers, self.prototype.weights, self.rho)
+        return RowPlan(self.prototype.layers, self.prototype.weights, self.rho, self.keeps)
 
 
 @dataclass(frozen=True)
 class Space:
-    """All candidates of a run; the first one is the default configuration."""
+    """All candidates of a run at one budget; the first one is the default configuration."""
 
     prototypes: tuple[Prototype, ...]
     rhos: tuple[float, ...]
+    further: FurtherBudget | None = None
+
+    def candidate(self, prototype: Prototype, rho: float) -> Candidate:
+        """A point at this budget."""
+        return Candidate(prototype, rho, self.further)
 
     @property
     def default(self) -> Candidate:
         """The configuration without calibration: the model's own layer at :data:`DEFAULT_RHO`."""
-        return Candidate(self.prototypes[0], DEFAULT_RHO)
+        return self.candidate(self.prototypes[0], DEFAULT_RHO)
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         """Default first, then prototype by prototype in ascending rho."""
-        grid = [Candidate(prototype, rho) for prototype in self.prototypes for rho in self.rhos]
+        grid = [self.candidate(prototype, rho) for prototype in self.prototypes for rho in self.rhos]
         return (self.default, *(candidate for candidate in grid if candidate != self.default))
 
     @property
@@ -115,7 +139,7 @@ class Space:
 
     @property
     def sha256(self) -> str:
-        """Digest of everything that decides a candidate's meaning."""
+        """Digest of everything that decides a candidate's meaning but the tokens it keeps."""
         return digest(
             {
                 "rhos": list(self.rhos),
@@ -130,34 +154,37 @@ class Space:
         """Return the candidate of that id, be it one of the space or a point beside the grid that a search came to.
 
         Raises:
-            KeyError: no prototype of the space, or no id; nothing is listed, ids come from our own ledger.
+            KeyError: no prototype of the space, another budget, or no id; nothing is listed, ids come from our own
+                ledger.
         """
         try:
-            name, scores, rho = split_id(candidate_id)
+            name, scores, rho, _ = split_id(candidate_id)
         except ValueError:
             raise KeyError(candidate_id) from None
         for prototype in self.prototypes:
             if prototype.name == name and (scores is None or len(scores) == len(prototype.layers)):
-                found = Candidate(prototype if scores is None else prototype.refined(scores), rho)
+                found = self.candidate(prototype if scores is None else prototype.refined(scores), rho)
                 if found.id == candidate_id:
                     return found
         raise KeyError(candidate_id)
 
 
-def split_id(candidate_id: str) -> tuple[str, tuple[float, ...] | None, float]:
-    """Take a candidate's id apart: name of the space's prototype, scores where they are not its own, rho.
+def split_id(candidate_id: str) -> tuple[str, tuple[float, ...] | None, float, int | None]:
+    """Take a candidate's id apart: name of the space's prototype, scores where they are not its own, rho, and the
+    nominal of a further budget.
 
     Raises:
         ValueError: not an id.
     """
     match = _ID.fullmatch(candidate_id)
     if match is None:
-        raise ValueError(f"{candidate_id!r} is not PROTOTYPE/RHO or PROTOTYPE[SCORE,...]/RHO")
+        raise ValueError(f"{candidate_id!r} is not PROTOTYPE/RHO or PROTOTYPE[SCORE,...]/RHO, with @NOMINAL or without")
     scores = match["scores"]
     return (
         match["name"],
         None if scores is None else tuple(float(score) for score in scores.split(",")),
         float(match["rho"]),
+        None if match["nominal"] is None else int(match["nominal"]),
     )
 
 

@@ -104,7 +104,7 @@ class Refine(Strategy):
             trial = study.ask(self._ranges())
             scores = [trial.params[name] for name in self._names()]
             prototype = self._base.refined(scores) if scores else self._base
-            self._round.append((trial, Candidate(prototype, round(trial.params["rho"], 2))))
+            self._round.append((trial, self.space.candidate(prototype, round(trial.params["rho"], 2))))
             self._left -= 1
         self._field = list(dict.fromkeys([*self._field, *(candidate for _, candidate in self._round)]))
 

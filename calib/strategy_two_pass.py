@@ -20,10 +20,10 @@ class TwoPass(Strategy):
     def ask(self) -> list[Request]:
         """The first pass; once it is told, the second."""
         rho = self.space.default.rho
-        passes = [Candidate(prototype, rho) for prototype in self.space.prototypes]
+        passes = [self.space.candidate(prototype, rho) for prototype in self.space.prototypes]
         if all(candidate.id in self._means for candidate in passes):
             winner = max(passes, key=lambda candidate: self._means[candidate.id]).prototype
-            passes = [Candidate(winner, value) for value in self.space.rhos]
+            passes = [self.space.candidate(winner, value) for value in self.space.rhos]
         return [Request(c, len(self.sizes)) for c in passes if c.id not in self._means]
 
     def tell(self, candidate: Candidate, scores: list[float]) -> None:

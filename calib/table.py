@@ -162,7 +162,7 @@ def print_summary(
     _say(console, headline(summary), style="bold")
     console.print()
     table = summary_table(summary)
-    if console.measure(table, options=console.options.update(width=_NATURAL_WIDTH)).maximum <= console.width:
+    if fits(table, console):
         console.print(table)
     else:
         _print_blocks(summary["classes"], console)
@@ -177,6 +177,9 @@ def print_summary(
         _say(console, f"{told}.")
     if "router" in summary:  # not in one of an earlier version
         _say(console, f"Router: {router_words(summary['router'])}.")
+    from .table_budgets import print_budgets  # which takes its wording from here
+
+    print_budgets(summary, console)
     console.print()
     _say(console, f"profile  {clean(profile)}", soft_wrap=True)
     if report is not None:
@@ -187,6 +190,11 @@ def print_summary(
         f'next     claspkit run --profile {quoted} --model {model} --image PICTURE --prompt "QUESTION"',
         soft_wrap=True,
     )
+
+
+def fits(table: Table, console: Console) -> bool:
+    """Whether the console is wide enough for a table that nobody squeezes."""
+    return console.measure(table, options=console.options.update(width=_NATURAL_WIDTH)).maximum <= console.width
 
 
 def _say(console: Console, text: str, *, style: str | None = None, soft_wrap: bool = False) -> None:

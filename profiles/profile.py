@@ -8,16 +8,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, Field, JsonValue, ValidationError, model_validator
 
-from .budget import (
-    MAX_STAGES,
-    Budget,
-    Convention,
-    Scaling,
-    Stage,
-    check_stages,
-    mean_tokens,
-    prunes_before_decoder,
-)
+from .budget import MAX_STAGES, Budget, Scaling
 from .canonical import canonical_json, digest, strict_loads
 from .errors import ProfileError, UsageError, shorten
 from .fields import (
@@ -39,14 +30,15 @@ from .fields import (
     Width,
 )
 from .intents import STANDARD
+from .profile_checks import check_budget, check_own_stages
 from .profile_intents import IntentSpec, check_intents, specs_taxonomy
 from .taxonomy import MAX_CLASSES, Taxonomy
 
 MAX_BYTES = 2**20
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
+PLAIN_VERSION = "1.2"  # of a profile that uses nothing of 1.3: its content and id are those of the release before
 LAYER_CONVENTION = "hidden_states, 0 = embeddings"
 WEIGHT_TOLERANCE = 1e-6
-MEAN_TOLERANCE = 0.01  # of a token: a stated mean may be rounded for people, not invented
 
 
 class StageSpec(Spec):
@@ -150,7 +142,7 @@ class ClassSpec(Spec):
 
     ``layers`` ascend; ``weights`` = softmax(tau * scores) over them. ``rho`` is the share of attention
     pivots. ``score``, ``default_score``, ``difference`` and its interval are holdout means of a metric in [0,
-    1].
+    1]. ``stages`` (since 1.3) are the class's own, at the layers of ``budget.stages``; None for those of the budget.
     """
 
     intent: IntentId
@@ -170,6 +162,7 @@ class ClassSpec(Spec):
     ci_low: Signed | None
     ci_high: Signed | None
     p_value: Unit | None
+    stages: Annotated[tuple[StageSpec, ...], Field(min_length=1, max_length=MAX_STAGES)] | None = None
 
 
 class DatasetSpec(Spec):
@@ -216,13 +209,15 @@ class ProfileBody(Spec):
     @model_validator(mode="after")
     def _check_against_each_other(self) -> Self:
         ids = check_intents(self.taxonomy, self.intents, self.router.kind, self.router.fallback)
-        _check_budget(self.budget, self.model, self.selection)
+        check_budget(self.budget, self.model, self.selection)
         if len(self.classes) != len(ids):
             raise ProfileError("classes", f"{len(self.classes)} of them, the taxonomy has {len(ids)}")
         for index, (spec, intent) in enumerate(zip(self.classes, ids, strict=True)):
             if spec.intent != intent:
                 raise ProfileError(f"classes[{index}].intent", f"{spec.intent!r} where {intent!r} belongs")
             _check_class(f"classes[{index}]", spec, self.model.vision_depth)
+            if spec.stages is not None:
+                check_own_stages(f"classes[{index}]", spec.stages, self.budget, self.model)
         return self
 
     @property
@@ -274,12 +269,14 @@ def body_digest(body: ProfileBody) -> str:
 def seal(fields: Mapping[str, Any]) -> Profile:
     """Check the fields of a profile and give them their id; constants and ``extensions`` may be left out.
 
+    The version is the oldest, from :data:`PLAIN_VERSION` on, that has all the fields that are used.
+
     Raises:
         ProfileError: names the first field that is wrong.
     """
     constants = {
         "format": "clasp-profile",
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": PLAIN_VERSION,
         "layer_index_convention": LAYER_CONVENTION,
         "taxonomy": STANDARD.digest,
         "extensions": {},
@@ -290,6 +287,8 @@ def seal(fields: Mapping[str, Any]) -> Profile:
     except (TypeError, ValueError, RecursionError) as error:
         raise ProfileError("(file)", str(error)) from None
     body = _validate(ProfileBody, data)
+    if "schema_version" not in fields and any(spec.stages is not None for spec in body.classes):
+        body = body.model_copy(update={"schema_version": SCHEMA_VERSION})
     return Profile.model_validate({**dict(body), "profile_id": body_digest(body)})
 
 
@@ -336,29 +335,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
-
-
-def _check_budget(budget: BudgetSpec, model: ModelSpec, selection: SelectionSpec) -> None:
-    stages = [Stage(stage.after_layer, stage.keep) for stage in budget.stages]
-    try:
-        check_stages(stages, model.visual_tokens, model.decoder_depth)
-    except UsageError as error:
-        raise ProfileError("budget.stages", str(error)) from None
-    if prunes_before_decoder(stages) and selection.saliency != "cls":
-        raise ProfileError(
-            "selection.saliency",
-            f"{selection.saliency!r} is attention inside the decoder, and the first stage prunes before it: only "
-            "'cls', the vision encoder's own attention, can be had there",
-        )
-    if budget.nominal > model.visual_tokens:
-        raise ProfileError("budget.nominal", f"{budget.nominal} of {model.visual_tokens} tokens")
-    conventions: tuple[Convention, ...] = ("leaving", "entering")
-    for convention in conventions:
-        name = f"mean_tokens_{convention}"
-        stated: float = getattr(budget, name)
-        computed = mean_tokens(stages, model.visual_tokens, model.decoder_depth, convention)
-        if abs(stated - computed) > MEAN_TOLERANCE:
-            raise ProfileError(f"budget.{name}", f"it says {stated}, the stages average to {computed:.4f}")
 
 
 def _check_class(field: str, spec: ClassSpec, vision_depth: int) -> None:

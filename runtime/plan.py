@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,20 +33,23 @@ class RowPlan:
         layers: vision layers fused, hidden_states indexing.
         weights: their shares, on the simplex.
         rho: share of every stage's budget that goes to attention pivots.
+        keeps: tokens that the stages keep of this sample, one number per stage, as in :attr:`PrunePlan.stages`; None
+            takes the numbers there.
     """
 
     layers: tuple[int, ...]
     weights: tuple[float, ...]
     rho: float
+    keeps: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class PrunePlan:
-    """How a batch is pruned: one budget, one row plan per prompt.
+    """How a batch is pruned: one schedule, one row plan per prompt.
 
     Attributes:
         stages: (after_layer, keep) pairs, ascending; decoder layers > after_layer see ``keep`` visual tokens. Layer
-            -1 is a stage before the decoder.
+            -1 is a stage before the decoder. A row may keep numbers of its own at the same layers.
         rows: one per prompt of the batch.
         saliency: "text" (prompt rows after the picture), "last" (the last prompt row) or "cls" (the vision encoder).
         iterations: rounds of spherical k-means.
@@ -80,6 +84,9 @@ class PrunePlan:
                 f"a stage before the decoder has no attention of the decoder's to go by: saliency {self.saliency!r} "
                 "must be 'cls'"
             )
+        for index, row in enumerate(self.rows):
+            if row.keeps is not None:
+                self._check_keeps(index, row.keeps)
 
     @classmethod
     def from_profile(cls, profile: Profile, intents: Sequence[str]) -> PrunePlan:
@@ -87,7 +94,8 @@ class PrunePlan:
         rows = []
         for intent in intents:
             spec = profile.for_intent(intent)
-            rows.append(RowPlan(tuple(spec.layers), tuple(spec.weights), spec.rho))
+            keeps = None if spec.stages is None else tuple(stage.keep for stage in spec.stages)
+            rows.append(RowPlan(tuple(spec.layers), tuple(spec.weights), spec.rho, keeps))
         return cls(
             stages=tuple((stage.after_layer, stage.keep) for stage in profile.budget.stages),
             rows=tuple(rows),
@@ -129,10 +137,23 @@ class PrunePlan:
             raise UsageError("a budget that is a share of a picture's tokens needs the reference picture's token count")
         reference = self.visual_tokens or 1
         return [
-            [keep_for(keep, n, count, reference, self.scaling) for n, count in zip(tokens, pictures, strict=True)]
-            for _, keep in self.stages
+            [
+                keep_for(keep if row.keeps is None else row.keeps[stage], n, count, reference, self.scaling)
+                for row, n, count in zip(self.rows, tokens, pictures, strict=True)
+            ]
+            for stage, (_, keep) in enumerate(self.stages)
         ]
 
     def pivots(self, keeps: Sequence[int]) -> list[int]:
         """Attention pivots of every row for a stage that keeps ``keeps`` tokens."""
         return [split_budget(row.rho, keep) if keep else 0 for row, keep in zip(self.rows, keeps, strict=True)]
+
+    def _check_keeps(self, index: int, keeps: tuple[int, ...]) -> None:
+        """Refuse numbers that the stages cannot keep one after the other."""
+        shown = f"row {index} of the plan keeps {keeps}"
+        if len(keeps) != len(self.stages):
+            raise UsageError(f"{shown}: one number per stage is needed, and there are {len(self.stages)} stages")
+        if any(keep < 1 for keep in keeps):
+            raise UsageError(f"{shown}: every stage keeps at least one token")
+        if any(later > earlier for earlier, later in pairwise(keeps)):
+            raise UsageError(f"{shown}: a stage cannot keep more tokens than the one before it left")

@@ -157,7 +157,7 @@ class Prefill:
         )
         # What enters the decoder is the hidden state of a stage before it.
         if now.will_drop(0) and (plan.features == "aligned" or plan.stages[0][0] == BEFORE_DECODER):
-            now.similar = now._cosines(embeds, now._work(0), announced.copies)
+            now.similar = now._cosines(embeds, 0, now._work(0), announced.copies)
         return now
 
     def will_drop(self, stage: int) -> bool:
@@ -182,7 +182,7 @@ class Prefill:
 
         ``hidden`` (B, s, D) are the hidden states of the current segment, for a plan whose features these are.
         """
-        similar = self.similar if hidden is None else self._cosines(hidden, self._work(stage)[:1])
+        similar = self.similar if hidden is None else self._cosines(hidden, stage, self._work(stage)[:1])
         assert similar is not None
         plan, keeps, segment = self.plan, self.keeps[stage], self.current
         chosen = select(
@@ -190,7 +190,7 @@ class Prefill:
             similar,
             keeps,
             plan.pivots(keeps),
-            valid=self.valid if self.layout.ragged else None,
+            valid=self.valid if self._uneven(stage) else None,
             iterations=plan.iterations,
             tie_tolerance=plan.tie_tolerance,
             check=False,
@@ -220,9 +220,9 @@ class Prefill:
         again = plan.features == "aligned" and self.will_drop(stage + 1)
         self.similar = similar.take(chosen.kept, self._work(stage + 1)) if again else None
 
-    def _cosines(self, states: Tensor, work: Sequence[StageWork], copies: int = 1) -> Cosines:
+    def _cosines(self, states: Tensor, stage: int, work: Sequence[StageWork], copies: int = 1) -> Cosines:
         """Cosines of the visual tokens alive, of (B, s, D) states of the segment, which repeat ``copies`` times."""
-        states, ragged = states[:: self.repeats], self.layout.ragged
+        states, ragged = states[:: self.repeats], self._uneven(stage)
         first = len(states) // copies
         states, places, valid = states[:first], self.places[:first], self.valid[:first]
         if ragged:
@@ -242,6 +242,10 @@ class Prefill:
                 f"the visual features or the attention of prompts {wrong} of this batch hold NaN or infinity; "
                 "nothing can be selected from them. Look at the picture, or run the model in float32 or bfloat16"
             )
+
+    def _uneven(self, stage: int) -> bool:
+        """Whether rows enter a stage with different numbers of tokens."""
+        return len(set(self._alive(stage))) > 1
 
     def _alive(self, stage: int) -> Sequence[int]:
         return self.layout.visuals if stage == 0 else self.keeps[stage - 1]

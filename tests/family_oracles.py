@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,10 +17,15 @@ ALL = 10**6  # more than any prompt has
 
 
 def plan_for(model: Any, rows: int, stages: tuple[tuple[int, int], ...], **options: Any) -> PrunePlan:
-    """The model's own layer; every row another split."""
+    """The model's own layer; every row another split, and in turn the ``keeps`` where they are given."""
     layer = find_family(model).facts(model).default_layer
+    keeps: Sequence[tuple[int, ...] | None] = options.pop("keeps", (None,))
     return PrunePlan(
-        stages, tuple(RowPlan((layer,), (1.0,), (0.6, 0.0, 1.0)[row % 3]) for row in range(rows)), **options
+        stages,
+        tuple(
+            RowPlan((layer,), (1.0,), (0.6, 0.0, 1.0)[row % 3], keeps[row % len(keeps)]) for row in range(rows)
+        ),
+        **options,
     )
 
 

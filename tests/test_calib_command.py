@@ -25,7 +25,7 @@ CONFIGS = st.builds(
     columns=st.sampled_from([(), (("image", "img"),), (("answers", "a"), ("prompt", "q"))]),
     max_rows=st.none() | st.integers(1, 9),
     seed=st.integers(0, 9),
-    budget=st.sampled_from(["1/3", "192", "35%"]),
+    budget=st.sampled_from(["1/3", "192", "35%", "2/9,1/3,64"]),
     stages=st.sampled_from([(), ((2, 300), (6, 200)), ((-1, 192),)]),
     rhos=st.sampled_from([(), (0.1,), (0.25, 1.0)]),
     holdout=st.sampled_from([0.5, 0.25]),
@@ -39,6 +39,7 @@ CONFIGS = st.builds(
     router_endpoint=st.none() | WORDS,
     router_answers=st.none() | WORDS,
     label_until_full=st.booleans(),
+    adaptive_budget=st.booleans(),
     profile_router=st.sampled_from(["auto", "rules", "student"]),
 )
 

@@ -206,8 +206,8 @@ def test_a_search_by_tpe_resumes_from_its_ledger(tmp_path: Path) -> None:
     def run(path: Path) -> tuple[Candidate, str, list[tuple[str, int]]]:
         evaluator, ledger = Made({"middle/0.1": 6}, 4), Ledger.open(path)
         told: list[int] = []
-        search = Search(SMALL, cast(Evaluator, evaluator), ledger, 16, told.append, 4)
-        winner = search.winner(DATA, "tpe")
+        search = Search((SMALL,), cast(Evaluator, evaluator), ledger, 16, told.append, 4)
+        winner = search.winners(DATA, "tpe")[0]
         assert sum(told) == search.bound(DATA, "tpe")
         ledger.close()
         return winner, ledger.sha256, evaluator.asked

@@ -71,8 +71,8 @@ def run(path: Path, made: Made, data: ClassData, space: Space = SPACE) -> tuple[
         told += count
 
     ledger = Ledger.open(path)
-    search = Search(space, cast(Evaluator, made), ledger, 16, advance)
-    winner = search.winner(data, "exhaustive")
+    search = Search((space,), cast(Evaluator, made), ledger, 16, advance)
+    winner = search.winners(data, "exhaustive")[0]
     search.holdout(data, list(dict.fromkeys([space.default, winner])))
     return winner, ledger, told
 
@@ -127,7 +127,7 @@ def test_a_class_with_too_few_samples_keeps_the_default(tmp_path: Path) -> None:
     """No search, a score of the default where there is a holdout, and the numbers in the reason."""
     small = ClassData("scene", samples(MIN_SAMPLES - 1, "s"), samples(3, "h"))
     ledger = Ledger.open(tmp_path / "ledger.jsonl")
-    Search(SPACE, cast(Evaluator, Made({}, 5)), ledger, 16, lambda _: None).holdout(small, [SPACE.default])
+    Search((SPACE,), cast(Evaluator, Made({}, 5)), ledger, 16, lambda _: None).holdout(small, [SPACE.default])
     empty = ClassData("text", (), ())
     scene, text = decide([small, empty], {}, SPACE, ledger, seed=0)
     assert scene.default_score == 1.0
