@@ -27,6 +27,7 @@ from claspkit.runtime.selection import ITERATIONS, TIE_TOLERANCE
 from .adaptive import Adaptive
 from .budgets import BudgetResult
 from .config import RunConfig
+from .costs import decoder_costs
 from .folder import RunFolder
 from .ledger import SEARCH, Ledger
 from .metrics import holdout_measures
@@ -266,6 +267,7 @@ def summarise(findings: Findings, profile: Profile) -> dict[str, Any]:
             "exhaustive_evaluations": exhaustive,
             "vision_passes": findings.pictures,
             "unique_pictures": findings.pictures,
+            "decoder": decoder_costs(findings.ledger, exhaustive),
             "seconds": {name: round(value, 2) for name, value in findings.seconds.items()},
         },
         "environment": profile.calibration.environment,

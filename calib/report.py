@@ -11,6 +11,7 @@ from string import Template
 from typing import Any
 
 from .charts import curve_chart, data_table, difference_chart, esc, heat_map, line_styles
+from .costs import show_flops
 from .output import html_page
 from .report_budgets import budgets_part
 from .report_measures import measures_table
@@ -227,6 +228,7 @@ def _cost(summary: Summary) -> str:
     facts = {
         "Candidate evaluations": f"{cost['candidate_evaluations']:,}, holdout included; one is a candidate on a sample",
         "Exhaustive search alone": f"{cost['exhaustive_evaluations']:,} evaluations",
+        **_decoder_cost(cost.get("decoder")),
         "Pictures encoded": f"{cost['vision_passes']:,} for {_count(cost['unique_pictures'], 'unique picture')}",
     }
     rows = [
@@ -234,6 +236,19 @@ def _cost(summary: Summary) -> str:
         ("total", _duration(sum(seconds.values()))),
     ]
     return _facts(facts) + data_table("Time per stage, last invocation only", ["stage", "time"], rows)
+
+
+def _decoder_cost(cost: dict[str, Any] | None) -> dict[str, str]:
+    if not cost or not cost["flops"]:
+        return {}
+    saved = 1 - cost["flops"] / cost["flops_alone"]
+    return {
+        "Decoder": f"{show_flops(cost['flops'])}; {show_flops(cost['flops_alone'])} for the same answers one at a time "
+        f"({percent(saved)} % saved)",
+        "Exhaustive search alone, one at a time": show_flops(cost["flops_exhaustive_alone"]),
+        "Answers confirmed without a decoding step": f"{percent(cost['drafted_share'])} %",
+        "Features read": f"{cost['bytes_read'] / 1e6:,.1f} MB",
+    }
 
 
 def _provenance(summary: Summary) -> str:
