@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from claspkit.profiles.budget import Budget
 
 from .search import Verdict
-from .space import FurtherBudget, Space
+from .space import Candidate, FurtherBudget, Space
 
 
 @dataclass(frozen=True)
@@ -35,3 +35,13 @@ def budget_spaces(space: Space, budgets: Sequence[Budget]) -> tuple[Space, ...]:
     """
     others = (FurtherBudget(one.nominal, tuple(stage.keep for stage in one.stages)) for one in budgets[1:])
     return (space, *(replace(space, further=further) for further in others))
+
+
+def find_candidate(spaces: Sequence[Space], candidate_id: str) -> Candidate:
+    """Return the candidate of that id, whichever budget it belongs to; KeyError as of :meth:`Space.find`."""
+    for space in spaces:
+        try:
+            return space.find(candidate_id)
+        except KeyError:
+            continue
+    raise KeyError(candidate_id)

@@ -19,6 +19,7 @@ from .cli_look import doctor, export, inspect, plan, report
 from .cli_optuna import export_optuna
 from .cli_power import power
 from .cli_router import router_app
+from .cli_space import space
 from .cli_stages import calibrate, stage_command
 from .cli_store import store_app
 from .cli_study import study
@@ -40,6 +41,7 @@ app.command("search", help="Run a calibration up to the scores of the search, wi
     stage_command("search")
 )
 app.command()(plan)
+app.command()(space)
 app.command()(power)
 app.command()(inspect)
 app.command()(report)

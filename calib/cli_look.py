@@ -19,11 +19,10 @@ from claspkit.profiles.errors import CorruptError, UsageError
 from claspkit.profiles.intents import INTENT_IDS, open_taxonomy
 from claspkit.profiles.records import read_records
 
-from .cli_stages import TaxonomyFile
+from .cli_stages import PrototypesFile, TaxonomyFile
 from .config import read_lock
 from .export import budget_profile, export_folded, export_profile
 from .folder import RunFolder, read_samples
-from .ledger import Ledger
 from .plan import make_plan
 from .plan_cache import ALL, CacheChoice, parse_picture
 from .plan_table import render_plan
@@ -31,7 +30,9 @@ from .probe import probe_machine
 from .rejects import read_rejects
 from .report import render_report
 from .schedule import join_budgets, parse_stages
+from .space_file import open_prototypes
 from .table import print_summary
+from .worker_ledgers import read_all
 
 RunArgument = Annotated[Path, typer.Argument(help="Run folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -72,6 +73,7 @@ def plan(
         str | None, typer.Option(help="WIDTHxHEIGHT of the pictures; default: the one the model's budgets refer to.")
     ] = None,
     taxonomy: TaxonomyFile = None,
+    prototypes: PrototypesFile = None,
     out: Annotated[Path, typer.Option(help="Folder of the runs, whose disk is looked at.")] = Path("runs"),
     device: Annotated[str, typer.Option(help="Torch device whose speed is measured.")] = "cpu",
     probe: Annotated[
@@ -93,8 +95,9 @@ def plan(
     budgets = join_budgets(budget).split(",") if budget else []
     asked = (model, per_class, budgets, schedule, parse_stages(stage or []), cache)
     classes = len(open_taxonomy(taxonomy).ids)
-    make_plan(*asked, classes=classes)  # what cannot be planned is refused before anything is measured
-    facts = make_plan(*asked, probe_machine(out, device, speeds=probe), classes)
+    own = open_prototypes(prototypes)
+    make_plan(*asked, classes=classes, own=own)  # what cannot be planned is refused before anything is measured
+    facts = make_plan(*asked, probe_machine(out, device, speeds=probe), classes, own)
     typer.echo(json.dumps(facts) if as_json else render_plan(facts))
 
 
@@ -212,6 +215,6 @@ def _progress(folder: RunFolder) -> dict[str, Any]:
         progress |= {"samples": len(data.samples), "quarantined": len(data.quarantine) + len(read_rejects(folder))}
     if folder.labels.exists():
         progress["labels"] = len(read_records(folder.labels))
-    if folder.ledger.exists():
-        progress["evaluations"] = Ledger.read(folder.ledger).evaluations
+    if (ledger := read_all(folder)) is not None:
+        progress["evaluations"] = ledger.evaluations
     return progress

@@ -90,6 +90,10 @@ TaxonomyFile = Annotated[
     Path | None,
     typer.Option("--taxonomy", help="File of classes and intents of your own (TOML); default: the nine classes."),
 ]
+PrototypesFile = Annotated[
+    Path | None,
+    typer.Option("--prototypes", help="File of layer prototypes of your own (TOML); default: the five built-in ones."),
+]
 LabelUntilFull = Annotated[
     bool, typer.Option("--label-until-full", help="Label only until every class has --per-class samples.")
 ]
@@ -102,7 +106,7 @@ ProfileRouter = Annotated[
 ]
 Rho = Annotated[
     list[float] | None,
-    typer.Option("--rho", min=0.0, max=1.0, help="Split ratio to try, several times; default: tenths."),
+    typer.Option("--rho", min=0.0, max=1.0, help="Split ratio to try, several times; default: the file's, or tenths."),
 ]
 StrategyOption = Annotated[str, typer.Option("--strategy", help=f"Search strategy, one of: {', '.join(STRATEGIES)}.")]
 Holdout = Annotated[float, typer.Option(min=0.1, max=0.9, help="Share of the pictures kept for the final decision.")]
@@ -121,6 +125,10 @@ CacheDtype = Annotated[str, typer.Option(help="Values of the feature cache: floa
 CacheWorkers = Annotated[
     int,
     typer.Option(min=1, max=256, help="Processes that fill the feature cache, each with a model of its own."),
+]
+SearchWorkers = Annotated[
+    int,
+    typer.Option(min=1, max=256, help="Processes that search, a class at a time, each with a model of its own."),
 ]
 Out = Annotated[Path | None, typer.Option(help="Run folder; default runs/MODEL.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Delete this run's results and start over.")]
@@ -158,6 +166,7 @@ def stage_command(until: str) -> Callable[..., None]:
         label_until_full: LabelUntilFull = False,
         profile_router: ProfileRouter = "auto",
         rho: Rho = None,
+        prototypes: PrototypesFile = None,
         strategy: StrategyOption = "race",
         holdout: Holdout = 0.5,
         max_new_tokens: MaxNewTokens = 16,
@@ -168,6 +177,7 @@ def stage_command(until: str) -> Callable[..., None]:
         cache_layers: CacheLayers = ALL,
         cache_dtype: CacheDtype = "float16",
         cache_workers: CacheWorkers = 1,
+        search_workers: SearchWorkers = 1,
         out: Out = None,
         fresh: Fresh = False,
         export_optuna: ExportOptuna = None,
@@ -197,6 +207,7 @@ def stage_command(until: str) -> Callable[..., None]:
             label_until_full=label_until_full,
             profile_router=profile_router,
             rhos=tuple(sorted(set(rho or []))),
+            prototypes=None if prototypes is None else str(prototypes),
             strategy=strategy,
             holdout=holdout,
             max_new_tokens=max_new_tokens,
@@ -213,6 +224,7 @@ def stage_command(until: str) -> Callable[..., None]:
             until=until,
             fresh=fresh,
             cache_workers=cache_workers,
+            search_workers=search_workers,
             access=Access(router_key_env, router_concurrency),
         )
         if export_optuna is not None:

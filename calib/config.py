@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,8 @@ class RunConfig:
         taxonomy: file of classes and fine intents; None for the standard ones.
         label_until_full: label in hash order only until every class has its samples.
         profile_router: what goes into the profile, one of ``claspkit.calib.profile_router.CHOICES``.
-        rhos: split ratios tried; empty for tenths.
+        rhos: split ratios tried; empty for those of ``prototypes``, or else tenths.
+        prototypes: file of layer prototypes; None for the built-in ones.
         strategy: search strategy.
         holdout: share of every class's pictures that only the final decision sees.
         max_new_tokens: length of an answer, at most.
@@ -74,6 +75,7 @@ class RunConfig:
     label_until_full: bool = False
     profile_router: str = "auto"
     rhos: tuple[float, ...] = ()
+    prototypes: str | None = None
     strategy: str = "race"
     holdout: float = 0.5
     max_new_tokens: int = 16
@@ -102,6 +104,7 @@ _LATER = {
         "label_until_full",
         "profile_router",
         "adaptive_budget",
+        "prototypes",
     )
 }
 """Options that came after the first locks were written, with their defaults."""
@@ -156,6 +159,14 @@ def read_lock(folder: Path) -> dict[str, Any]:
     if not intact:
         raise CorruptError(f"{path} does not match its own digest; run again with --fresh to start over")
     return _tidy(_LATER | facts)
+
+
+def config_of(facts: dict[str, Any]) -> RunConfig:
+    """What was asked, out of a lock's facts; JSON made lists of tuples."""
+    names = {field.name for field in fields(RunConfig)}
+    asked = {name: value for name, value in facts.items() if name in names}
+    pairs = {name: tuple(tuple(pair) for pair in asked[name]) for name in ("columns", "stages")}
+    return RunConfig(**{**asked, **pairs, "rhos": tuple(asked["rhos"])})
 
 
 def _tidy(facts: dict[str, Any]) -> dict[str, Any]:

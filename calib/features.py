@@ -27,6 +27,7 @@ from .images import open_image
 from .plan_cache import choose_layers
 from .progress import Reporter, steps
 from .rejects import Reject, add_rejects, read_rejects
+from .space import Space
 from .workers import Job, run_workers
 
 _SHOWN = 5
@@ -105,6 +106,7 @@ def fill_cache(
     folder: RunFolder,
     report: Reporter,
     workers: int = 1,
+    space: Space | None = None,
 ) -> Cached:
     """Make sure that the run's cache holds every picture that can be used.
 
@@ -118,13 +120,14 @@ def fill_cache(
         folder: of the run.
         report: where it is told.
         workers: processes that compute, each with a model of its own; 1 computes in this one.
+        space: what is searched; None for the built-in prototypes.
 
     Raises:
         BadDataError: more than half of the pictures cannot be used, or one that the run has scores for.
         ResourceError: disk or memory are short, a worker died, or the folder of the pictures is gone.
         ClaspError: the cache is damaged or not this run's.
     """
-    layers = choose_layers(config.cache_layers, loaded.family.facts(loaded.model))
+    layers = choose_layers(config.cache_layers, loaded.family.facts(loaded.model), space)
     key = feature_key(loaded, layers=layers, dtype=config.cache_dtype)
     # The list may name pictures of a sample list that has been replaced since.
     known = {image: reject for image, reject in read_rejects(folder).items() if image in pictures}

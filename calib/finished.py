@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from claspkit.router.run import label_prompts
 
 from .classes import take_classes
 from .command import command_of
-from .config import RunConfig, read_lock
+from .config import RunConfig, config_of, read_lock
 from .folder import RunFolder, read_samples
 from .ledger import HOLDOUT, SEARCH, Ledger
 from .rejects import leave_out, read_rejects
 from .samples import Sample
 from .search import MIN_SAMPLES, ClassData
-from .space import RHO_GRID, Candidate, Space, make_space
+from .space import Candidate, Space, make_space
+from .space_file import open_prototypes
 from .strategies import STRATEGIES
 
 
@@ -125,8 +126,9 @@ def read_finished(root: Path) -> FinishedRun:
     if not (folder.profile.exists() and folder.summary.exists()):
         raise UsageError(f"{root} is not finished, there is no profile yet. Continue it: {command_of(facts, root)}")
     profile = read_profile(folder.profile)
-    config = _config(facts)
-    space = make_space(profile.model.default_layer, config.rhos or RHO_GRID)
+    config = config_of(facts)
+    own = open_prototypes(folder.prototypes if folder.prototypes.exists() else None)
+    space = make_space(profile.model.default_layer, config.rhos, own, profile.model.vision_depth)
     if space.sha256 != facts["space"]:
         raise MismatchError(
             f"{root} was searched over other configurations than this version of claspkit has. Calibrate again: "
@@ -139,14 +141,6 @@ def read_finished(root: Path) -> FinishedRun:
     run = FinishedRun(folder, facts, config, profile, taxonomy, classes, space, Ledger.read(folder.ledger))
     _check(run)
     return run
-
-
-def _config(facts: dict[str, Any]) -> RunConfig:
-    """The lock's facts as they were asked for; JSON made lists of tuples."""
-    names = {field.name for field in fields(RunConfig)}
-    asked = {name: value for name, value in facts.items() if name in names}
-    pairs = {name: tuple(tuple(pair) for pair in asked[name]) for name in ("columns", "stages")}
-    return RunConfig(**{**asked, **pairs, "rhos": tuple(asked["rhos"])})
 
 
 def _taxonomy(folder: RunFolder, profile: Profile) -> Taxonomy:

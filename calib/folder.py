@@ -16,6 +16,7 @@ from .sources import LoadResult, Quarantined
 
 _WORKER = re.compile(r"cache-[0-9]+")
 _FURTHER = re.compile(r"profile-([0-9]+|adaptive)")
+_WORKER_LEDGER = re.compile(r"ledger-worker-[0-9]+\.jsonl")
 
 _MAX_LIST = 2_000_000_000  # bytes of samples.json: 18,000 samples take about 10 MB
 
@@ -35,6 +36,11 @@ class RunFolder:
     def taxonomy(self) -> Path:
         """The classes of a user's own taxonomy, a copy of the file that was named; absent for the standard ones."""
         return self.root / "taxonomy.toml"
+
+    @property
+    def prototypes(self) -> Path:
+        """A user's own prototypes, a copy of the file that was named; absent for the built-in ones."""
+        return self.root / "prototypes.toml"
 
     @property
     def images(self) -> Path:
@@ -69,6 +75,15 @@ class RunFolder:
     def ledger(self) -> Path:
         """All scores."""
         return self.root / "ledger.jsonl"
+
+    def worker_ledger(self, index: int) -> Path:
+        """What worker ``index`` of the search scores, until it is taken over into the ledger."""
+        return self.root / f"ledger-worker-{index}.jsonl"
+
+    @property
+    def left_ledgers(self) -> list[Path]:
+        """Such files that are there, sorted."""
+        return sorted(path for path in self.root.glob("ledger-worker-*") if _WORKER_LEDGER.fullmatch(path.name))
 
     @property
     def study(self) -> Path:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from claspkit.profiles.canonical import digest
-from claspkit.profiles.errors import CorruptError
+from claspkit.profiles.errors import CorruptError, shorten
 from claspkit.profiles.records import open_log, read_records
 
 SEARCH, HOLDOUT = "search", "holdout"
@@ -51,9 +52,9 @@ class Entry:
         candidate: candidate id, or :data:`UNPRUNED`.
         block: block number within the split.
         samples: digest of the block's sample uids, in order.
-        scores: one per sample, 0..1.
+        scores: one per sample, 0..1; NaN where the model or the scorer gave no finite number, null in the file.
         answers: what the model said, one per sample.
-        cost: what it took.
+        cost: what it took; results that differ in this alone are equal.
     """
 
     split: str
@@ -63,7 +64,7 @@ class Entry:
     samples: str
     scores: tuple[float, ...]
     answers: tuple[str, ...]
-    cost: Cost = Cost()
+    cost: Cost = field(default=Cost(), compare=False)
 
     @property
     def key(self) -> tuple[str, str, str, int]:
@@ -83,7 +84,7 @@ class Entry:
             "candidate": self.candidate,
             "block": self.block,
             "samples": self.samples,
-            "scores": list(self.scores),
+            "scores": [score if math.isfinite(score) else None for score in self.scores],
             "answers": list(self.answers),
         }
 
@@ -96,10 +97,18 @@ class Entry:
             candidate=str(record["candidate"]),
             block=int(record["block"]),
             samples=str(record["samples"]),
-            scores=tuple(float(score) for score in record["scores"]),
+            scores=tuple(_score(score) for score in record["scores"]),
             answers=tuple(str(answer) for answer in record["answers"]),
             cost=Cost(**record.get("cost", {})),  # older ledgers have none
         )
+
+
+def _score(value: Any) -> float:
+    if value is None:
+        return math.nan
+    if type(value) not in {int, float}:
+        raise TypeError(f"a score is a number or null, not {shorten(value)}")
+    return float(value)
 
 
 class Ledger:
@@ -112,15 +121,20 @@ class Ledger:
         self._log = log
 
     @classmethod
-    def open(cls, path: Path) -> Ledger:
-        """Open for writing; a torn last line is cut off, a second writer is refused."""
+    def open(cls, path: Path, known: Ledger | None = None) -> Ledger:
+        """Open for writing; a torn last line is cut off, a second writer is refused.
+
+        Args:
+            path: the file.
+            known: entries of another ledger that count as held by this one, without standing in its file.
+        """
         log, records = open_log(path)
-        return cls(path, _index(path, records), log)
+        return cls(path, _beside(known, _index(path, records)), log)
 
     @classmethod
-    def read(cls, path: Path) -> Ledger:
-        """Open for reading only, also while another process writes."""
-        return cls(path, _index(path, read_records(path)), None)
+    def read(cls, path: Path, known: Ledger | None = None) -> Ledger:
+        """Open for reading only, also while another process writes; ``known`` as in :meth:`open`."""
+        return cls(path, _beside(known, _index(path, read_records(path))), None)
 
     def get(self, split: str, intent: str, candidate: str, block: int, uids: Sequence[str]) -> Entry | None:
         """Return the entry if it was made on exactly these samples."""
@@ -137,6 +151,10 @@ class Ledger:
         new = list(entries)
         self._log.append([entry.to_dict() for entry in new])
         self._entries.update({entry.key: entry for entry in new})
+
+    def take(self, other: Ledger) -> None:
+        """Append what another ledger holds and this one does not, in the order in which it was scored."""
+        self.put([entry for key, entry in other._entries.items() if key not in self._entries])
 
     def entries(self) -> list[Entry]:
         """All entries, sorted by key."""
@@ -184,6 +202,12 @@ class Ledger:
         """Release the lock."""
         if self._log is not None:
             self._log.close()
+
+
+def _beside(
+    known: Ledger | None, own: dict[tuple[str, str, str, int], Entry]
+) -> dict[tuple[str, str, str, int], Entry]:
+    return own if known is None else {**known._entries, **own}
 
 
 def _index(path: Path, records: list[dict[str, Any]]) -> dict[tuple[str, str, str, int], Entry]:

@@ -28,9 +28,11 @@ from .adaptive import Adaptive
 from .budgets import BudgetResult
 from .config import RunConfig
 from .costs import decoder_costs
+from .finite import all_finite
 from .folder import RunFolder
 from .ledger import SEARCH, Ledger
 from .metrics import holdout_measures
+from .not_finite import not_finite, unpruned_reason
 from .outcome_budgets import adaptive_row, budget_rows, evidence_of, own_stages
 from .plan import TEXT_TOKENS, decoder_flops
 from .pooled import PooledChoice, judge_pooled
@@ -306,16 +308,21 @@ def _class_row(findings: Findings, intent: Intent, data: ClassData, verdict: Ver
         "p_value": paired.p_value if paired else None,
         "p_holm": verdict.p_holm,
         "reason": verdict.reason,
+        "not_finite": not_finite(findings.ledger, intent.id),
+        "unpruned_reason": unpruned_reason(findings.ledger, intent.id),
         "published_rho": intent.published_rho,
         "curves": _curves(findings, intent.id),
     }
 
 
 def _curves(findings: Findings, intent: str) -> dict[str, list[list[float]]]:
-    """Mean search-split score over rho, per prototype: name -> [[rho, score], ...]. Optimistic at its maximum."""
+    """Mean search-split score over rho, per prototype: name -> [[rho, score], ...]. Optimistic at its maximum.
+
+    A candidate with a score that is not finite has no point.
+    """
     curves: dict[str, list[list[float]]] = {}
     for candidate in findings.space.candidates:
         scores = findings.ledger.scores(SEARCH, intent, candidate.id)
-        if scores:
+        if all_finite(scores):
             curves.setdefault(candidate.prototype.name, []).append([candidate.rho, fmean(scores)])
     return {name: sorted(points) for name, points in curves.items()}

@@ -20,7 +20,6 @@ import torch
 from claspkit.cache.layout import MANIFEST
 from claspkit.cache.store import FeatureStore
 from claspkit.profiles.budget import Budget, prunes_before_decoder
-from claspkit.profiles.canonical import write_atomic
 from claspkit.profiles.errors import UsageError
 from claspkit.profiles.intents import open_taxonomy
 from claspkit.profiles.records import hold_lock
@@ -37,10 +36,13 @@ from .classes import take_classes
 from .config import RunConfig, lock
 from .evaluator import Evaluator
 from .features import Cached, fill_cache
+from .finite import FiniteEvaluator
 from .folder import RunFolder, read_samples, write_samples
 from .labelling import Access, check_router, label_samples, router_facts, tell_labels
 from .ledger import Ledger
+from .not_finite import check_default, not_finite
 from .outcome import Findings, Outcome, finish
+from .own_files import keep_own, own_file, read_own
 from .plan import decoder_flops
 from .plan_cache import check_dtype, choose_layers
 from .pooled import PooledChoice, choose_pooled
@@ -50,10 +52,13 @@ from .rejects import leave_out
 from .samples import Sample
 from .schedule import describe_budget, run_budgets
 from .search import MIN_SAMPLES, ClassData, Search, decide
+from .search_workers import SearchCrew
 from .sources import LoadResult, SourceOptions, open_source
-from .space import RHO_GRID, Candidate, Space, make_space
+from .space import Candidate, Space, make_space
+from .space_file import open_prototypes
 from .strategies import STRATEGIES, strategy_facts
-from .table import router_words
+from .table import not_finite_words, router_words
+from .worker_ledgers import take_over
 
 T = TypeVar("T")
 
@@ -101,18 +106,16 @@ class Pipeline:
             UsageError: the file that was named cannot be read.
             BadDataError: it holds no taxonomy.
         """
-        return open_taxonomy(self._taxonomy_file)
-
-    @property
-    def _taxonomy_file(self) -> Path | None:
-        """The file that was named, or the run's copy where that is gone."""
-        if self.config.taxonomy is None:
-            return None
-        named = Path(self.config.taxonomy)
-        return self.folder.taxonomy if not named.exists() and self.folder.taxonomy.exists() else named
+        return open_taxonomy(own_file(self.config.taxonomy, self.folder.taxonomy))
 
     def run(
-        self, *, until: str = "profile", fresh: bool = False, cache_workers: int = 1, access: Access | None = None
+        self,
+        *,
+        until: str = "profile",
+        fresh: bool = False,
+        cache_workers: int = 1,
+        search_workers: int = 1,
+        access: Access | None = None,
     ) -> Outcome | None:
         """Run all stages up to ``until``; returns the outcome if that is the last one.
 
@@ -120,6 +123,7 @@ class Pipeline:
             until: the last stage to run, one of :data:`STAGES`.
             fresh: delete the run's results first.
             cache_workers: processes that fill the feature cache; decides nothing but time.
+            search_workers: processes that search, a class at a time; decides nothing but time either.
             access: how a labelling server is reached.
 
         Raises:
@@ -127,18 +131,14 @@ class Pipeline:
             ClaspError: with the exit code of its kind; everything finished so far stays on disk.
         """
         times, access = Times(), access or Access()
-        if fresh:
-            open_taxonomy(self.config.taxonomy)  # the run's copy will not do: it goes
+        own = read_own(self.config, self.folder, fresh)  # before --fresh may take them away
         check_choice(self.config.profile_router, self.taxonomy)
-        source = self._taxonomy_file
-        own = None if source is None else source.read_bytes()  # read before --fresh may take it away
         if fresh and self.folder.root.exists():
             _start_over(self.folder)
         self.folder.root.mkdir(parents=True, exist_ok=True)
         with times.stage("model"):
             loaded, budgets, spaces = self._prepare(access)
-            if own is not None and not self.folder.taxonomy.exists():
-                write_atomic(self.folder.taxonomy, own)
+            keep_own(own)
         last = STAGES.index(until)
         with times.stage("samples"):
             data = self._samples()
@@ -150,7 +150,7 @@ class Pipeline:
         if last < STAGES.index("cache"):
             return None
         with times.stage("cache"):
-            cached = self._features(loaded, classes, cache_workers)
+            cached = self._features(loaded, classes, cache_workers, spaces[0])
             classes, data = leave_out(cached.rejects, classes, data)
         if last < STAGES.index("search"):
             cached.store.close()
@@ -158,7 +158,8 @@ class Pipeline:
         ledger = Ledger.open(self.folder.ledger)
         try:
             with times.stage("search"):
-                winners, pooled = self._search(loaded, cached.store, budgets, spaces, classes, ledger)
+                take_over(ledger, self.folder.left_ledgers)
+                winners, pooled = self._search(loaded, cached.store, budgets, spaces, classes, ledger, search_workers)
             if last < STAGES.index("profile"):
                 return None
             with times.stage("router"):
@@ -221,8 +222,9 @@ class Pipeline:
                 "does not hold: such a schedule can be run and planned, but not calibrated. Start at layer 1 or later, "
                 "for example --stage 2:300"
             )
-        choose_layers(config.cache_layers, loaded.family.facts(loaded.model))
-        space = make_space(loaded.spec.default_layer, config.rhos or RHO_GRID)
+        own = open_prototypes(own_file(config.prototypes, self.folder.prototypes))
+        space = make_space(loaded.spec.default_layer, config.rhos, own, loaded.spec.vision_depth)
+        choose_layers(config.cache_layers, loaded.family.facts(loaded.model), space)
         facts = {
             **config.to_dict(),
             "model_fingerprint": loaded.spec.fingerprint,
@@ -267,11 +269,12 @@ class Pipeline:
                 )
         return classes
 
-    def _features(self, loaded: LoadedModel, classes: Sequence[ClassData], workers: int) -> Cached:
+    def _features(self, loaded: LoadedModel, classes: Sequence[ClassData], workers: int, space: Space) -> Cached:
         """Make sure the cache holds every picture that can be used."""
         used = {s.image_sha256: s.image for c in classes for s in (*c.search, *c.holdout)}
         root = self._source.sample_root
-        return fill_cache(self.config, loaded, dict(sorted(used.items())), root, self.folder, self.report, workers)
+        pictures = dict(sorted(used.items()))
+        return fill_cache(self.config, loaded, pictures, root, self.folder, self.report, workers, space)
 
     @property
     def _source(self) -> SourceOptions:
@@ -297,6 +300,7 @@ class Pipeline:
         spaces: Sequence[Space],
         classes: Sequence[ClassData],
         ledger: Ledger,
+        workers: int,
     ) -> tuple[list[dict[str, Candidate]], PooledChoice | None]:
         """Search every class that has enough samples, then score what is compared on the holdout.
 
@@ -304,25 +308,28 @@ class Pipeline:
         classes at the first budget. Returns the winners by class, budget by budget.
         """
         config = self.config
-        evaluator = Evaluator(loaded, store, budgets[0].stages, config.max_new_tokens)
+        evaluator = FiniteEvaluator(Evaluator(loaded, store, budgets[0].stages, config.max_new_tokens), loaded.model)
         enough = [c for c in classes if min(len(c.search), len(c.holdout)) >= MIN_SAMPLES]
         bounds = Search(spaces, evaluator, ledger, config.block_size, lambda count: None, config.seed)
         total = sum(bounds.bound(c, config.strategy) for c in enough) + sum(
             (2 + 2 * len(spaces)) * len(c.holdout) for c in classes
         )
-        with self.report.task("search", total, "evaluations") as advance:
-            search = Search(spaces, evaluator, ledger, config.block_size, advance, config.seed)
+        with (
+            self.report.task("search", total, "evaluations") as advance,
+            SearchCrew(config, self.folder, spaces, ledger, workers, advance) as crew,
+        ):
+            search = Search(spaces, evaluator, ledger, config.block_size, crew.replayed, config.seed)
+            crew.search(enough)
             won = {data.intent: search.winners(data, config.strategy) for data in enough}
             winners = [{intent: found[number] for intent, found in won.items()} for number in range(len(spaces))]
             pooled = choose_pooled(spaces[0], ledger, list(won))
-            for data in classes:
-                compared = [
-                    candidate
-                    for space, best in zip(spaces, winners, strict=True)
-                    for candidate in (space.default, best.get(data.intent, space.default))
-                ]
-                compared += [pooled.candidate] if pooled else []
-                search.holdout(data, list(dict.fromkeys(compared)))
+            compared = [(data, _compared(data, spaces, winners, pooled)) for data in classes]
+            crew.holdout(compared)
+            for data, candidates in compared:
+                search.holdout(data, candidates)
+        if odd := not_finite_words({"intent": c.intent, "not_finite": not_finite(ledger, c.intent)} for c in classes):
+            self.report.warn(odd)
+        check_default(classes, spaces[0].default, ledger)
         return winners, pooled
 
     def _adaptive(
@@ -333,6 +340,15 @@ class Pipeline:
             return None
         costs = [decoder_flops(result.budget.stages, facts) for result in results]
         return judge_adaptive(classes, results, ledger, costs, self.config.seed)
+
+
+def _compared(
+    data: ClassData, spaces: Sequence[Space], winners: Sequence[dict[str, Candidate]], pooled: PooledChoice | None
+) -> list[Candidate]:
+    """What is scored on a class's holdout: default and winner of every budget, and the pooled configuration."""
+    pairs = zip(spaces, winners, strict=True)
+    found = [each for space, best in pairs for each in (space.default, best.get(data.intent, space.default))]
+    return list(dict.fromkeys([*found, *([pooled.candidate] if pooled else [])]))
 
 
 def _pairs(budget: Budget) -> list[list[int]]:
@@ -355,16 +371,21 @@ def _start_over(folder: RunFolder) -> None:
     files = (
         folder.root / "config.lock.json",
         folder.taxonomy,
+        folder.prototypes,
         folder.samples,
         folder.rejects,
         folder.labels,
         folder.ledger,
+        *folder.left_ledgers,
         folder.study,
         folder.report,
         folder.summary,
     )
     stores = (folder.features, *folder.left_by_workers)
-    logs = (folder.rejects, folder.labels, folder.ledger, folder.study, *(store / MANIFEST for store in stores))
+    logs = (
+        *(folder.rejects, folder.labels, folder.ledger, folder.study, *folder.left_ledgers),
+        *(store / MANIFEST for store in stores),
+    )
     with ExitStack() as held:
         for log in logs:
             held.enter_context(hold_lock(log))

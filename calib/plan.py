@@ -15,7 +15,8 @@ from claspkit.runtime.models import model_sizes, resolve_model
 from .plan_cache import CacheChoice, cache_plan
 from .probe import Machine
 from .schedule import run_budget
-from .space import make_space
+from .space import Space, make_space
+from .space_file import OwnSpace
 
 TEXT_TOKENS = 60
 """Prompt tokens the FLOPs are counted with: LLaVA-1.5's system text and a question of usual length."""
@@ -33,6 +34,7 @@ def make_plan(
     cache: CacheChoice | None = None,
     machine: Machine | None = None,
     classes: int = len(INTENT_IDS),
+    own: OwnSpace | None = None,
 ) -> dict[str, Any]:
     """Return named facts about a run that has not started; no weights are loaded.
 
@@ -45,6 +47,7 @@ def make_plan(
         cache: what the feature cache would hold; None for all layers in float16 of the reference picture.
         machine: where it would lie; None leaves out what depends on it.
         classes: how many the prompts are sorted into.
+        own: prototypes of a user's.
 
     Returns:
         ``model``: sizes; ``unpruned``: cost without pruning; ``budgets``: one object per budget, with ``refused`` for
@@ -53,10 +56,12 @@ def make_plan(
 
     Raises:
         UsageError: unknown model, one whose config cannot be had, a cache that cannot be, or all budgets are refused.
+        BadDataError: a prototype on a layer that the model does not have.
     """
     source, cache = resolve_model(model), cache or CacheChoice()
     sizes = model_sizes(source, cache.picture)
     facts = sizes.facts
+    space = make_space(facts.default_layer, own=own, depth=facts.vision_depth)
     asked = [*budgets] if budgets or stages else [DEFAULT_BUDGET]
     rows = [_row(budget, schedule, (), facts) for budget in asked]
     if stages:
@@ -75,8 +80,8 @@ def make_plan(
         },
         "unpruned": _cost((), facts),
         "budgets": rows,
-        "calibration": _calibration(facts, per_class, classes),
-        "cache": cache_plan(facts, per_class, cache, machine, classes),
+        "calibration": _calibration(space, per_class, classes),
+        "cache": cache_plan(facts, per_class, cache, machine, classes, space),
     }
 
 
@@ -119,11 +124,12 @@ def _cost(stages: Sequence[Stage], facts: FamilyFacts) -> dict[str, int]:
     }
 
 
-def _calibration(facts: FamilyFacts, per_class: int, classes: int) -> dict[str, int]:
-    candidates = len(make_space(facts.default_layer).candidates)
-    samples = per_class * classes
+def _calibration(space: Space, per_class: int, classes: int) -> dict[str, Any]:
+    candidates, samples = len(space.candidates), per_class * classes
     return {
         "per_class": per_class,
+        "prototypes": len(space.prototypes),
+        "space": space.sha256,
         "candidates": candidates,
         "samples": samples,
         "evaluations_exhaustive": samples * candidates,

@@ -10,7 +10,7 @@ from claspkit.profiles.errors import UsageError
 from claspkit.runtime.families import FamilyFacts
 
 from .probe import Machine
-from .space import make_space
+from .space import Space, make_space
 
 _VALUE_BYTES: Final = {"float16": 2, "bfloat16": 2, "float32": 4, "int8": 1}
 _SCALE_BYTES: Final = {"int8": 4}  # a channel, a layer and a picture
@@ -60,13 +60,18 @@ def check_dtype(dtype: str) -> None:
         raise UsageError(f"--cache-dtype {dtype!r} does not exist; there are: {', '.join(_VALUE_BYTES)}")
 
 
-def choose_layers(text: str, facts: FamilyFacts) -> tuple[int, ...]:
+def choose_layers(text: str, facts: FamilyFacts, space: Space | None = None) -> tuple[int, ...]:
     """Turn a layer set into layer numbers, ascending, ``hidden_states`` indexing (0 = embeddings).
+
+    Args:
+        text: the set.
+        facts: sizes of the model.
+        space: what is searched; None for the built-in prototypes.
 
     Raises:
         UsageError: neither a named set nor layer numbers of this model, or layers that the search reads are missing.
     """
-    needed = make_space(facts.default_layer).layers
+    needed = (space or make_space(facts.default_layer)).layers
     if text in (ALL, PROTOTYPES):
         return needed if text == PROTOTYPES else tuple(range(facts.vision_depth + 1))
     layers = _numbers(text)
@@ -92,7 +97,7 @@ def tidy_layers(text: str) -> str:
 
 
 def cache_plan(
-    facts: FamilyFacts, per_class: int, choice: CacheChoice, machine: Machine | None, classes: int
+    facts: FamilyFacts, per_class: int, choice: CacheChoice, machine: Machine | None, classes: int, space: Space
 ) -> dict[str, Any]:
     """Return named facts about the feature cache of a run that has not started.
 
@@ -102,6 +107,7 @@ def cache_plan(
         choice: layers, dtype, picture.
         machine: where it would run; None leaves out everything that depends on it.
         classes: how many there are.
+        space: what is searched.
 
     Returns:
         ``picture``, ``patches``, ``layers`` and ``layers_read``, ``dtype``; ``vision_flops``, ``bytes_a_picture``,
@@ -112,7 +118,7 @@ def cache_plan(
         UsageError: an unknown dtype, or layers as in :func:`choose_layers`.
     """
     check_dtype(choice.dtype)
-    layers, needed = choose_layers(choice.layers, facts), make_space(facts.default_layer).layers
+    layers, needed = choose_layers(choice.layers, facts, space), space.layers
     pictures = per_class * classes
     record = record_bytes(facts, len(layers), choice.dtype)
     plan: dict[str, Any] = {
@@ -135,7 +141,7 @@ def cache_plan(
         plan["machine"] = vars(machine).copy()
         plan["fits"] = record * pictures <= room
         plan["seconds"] = _seconds(plan, record_bytes(facts, len(needed), choice.dtype), machine)
-        plan["instead"] = list(_instead(facts, per_class, choice, record * pictures, room, classes))
+        plan["instead"] = list(_instead(facts, per_class, choice, record * pictures, room, classes, space))
     return plan
 
 
@@ -178,11 +184,11 @@ def _seconds(plan: dict[str, Any], read_bytes: int, machine: Machine) -> dict[st
 
 
 def _instead(
-    facts: FamilyFacts, per_class: int, choice: CacheChoice, size: int, room: int, classes: int
+    facts: FamilyFacts, per_class: int, choice: CacheChoice, size: int, room: int, classes: int, space: Space
 ) -> Iterator[dict[str, Any]]:
     """Ways to a smaller cache: fewer layers, int8, both; and with fewer layers, as many samples as fit."""
     for layers, dtype in ((PROTOTYPES, choice.dtype), (choice.layers, "int8"), (PROTOTYPES, "int8")):
-        sample = record_bytes(facts, len(choose_layers(layers, facts)), dtype) * classes
+        sample = record_bytes(facts, len(choose_layers(layers, facts, space)), dtype) * classes
         counts = [per_class] if sample * per_class < size else []
         if layers == PROTOTYPES and 0 < room // sample < per_class:
             counts.append(room // sample)

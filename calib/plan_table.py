@@ -33,7 +33,9 @@ def render_plan(plan: Row) -> str:
     }
     tail = {
         "samples": f"{run['samples']} ({run['per_class']} a class)",
+        "prototypes": run["prototypes"],
         "candidates": run["candidates"],
+        "search space": run["space"],
         "evaluations, exhaustive": _evaluations(plan),
     }
     parts = [_facts(head), _budgets(plan), *_refusals(plan["budgets"])]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from .evidence import over_classes
+from .finite import all_finite
 from .halving import mean
 from .ledger import HOLDOUT, SEARCH, Ledger
 from .search import ClassData, Verdict
@@ -41,7 +41,7 @@ def choose_pooled(space: Space, ledger: Ledger, intents: Sequence[str]) -> Poole
     candidates compared are those with scores in every class, each class's samples are the first that all of them were
     scored on, and later scores of those that went on are left aside. That is every candidate and sample of an
     exhaustive search; every candidate and the first rung of a race; and of two passes the first, with the second where
-    all classes went on with the same prototype.
+    all classes went on with the same prototype. A candidate with a score that is not finite is left out.
 
     Args:
         space: the candidates; the earlier one wins a tie, the default being first.
@@ -52,7 +52,7 @@ def choose_pooled(space: Space, ledger: Ledger, intents: Sequence[str]) -> Poole
         None without classes, or if no candidate has finite scores.
     """
     scores = {c: [ledger.scores(SEARCH, intent, c.id) for intent in intents] for c in space.candidates}
-    comparable = {candidate: found for candidate, found in scores.items() if found and all(found)}
+    comparable = {candidate: found for candidate, found in scores.items() if found and all(map(all_finite, found))}
     if not comparable:
         return None
     counts = [min(map(len, column)) for column in zip(*comparable.values(), strict=True)]
@@ -61,8 +61,6 @@ def choose_pooled(space: Space, ledger: Ledger, intents: Sequence[str]) -> Poole
         for candidate, found in comparable.items()
     }
     best = max(means, key=lambda candidate: means[candidate])
-    if not isfinite(means[best]):
-        return None
     return PooledChoice(best, means[best], len(means), dict(zip(intents, counts, strict=True)))
 
 
@@ -76,7 +74,8 @@ def judge_pooled(
 ) -> dict[str, Any] | None:
     """Compare profile, pooled configuration and default on the holdout, as JSON for the summary.
 
-    Over the classes that have holdout samples, every class weighing the same, as in the headline of a run.
+    Over the classes whose holdout has finite scores of the default, every class weighing the same, as in the headline
+    of a run.
 
     Args:
         choice: what was chosen on the search split.
@@ -90,7 +89,8 @@ def judge_pooled(
         the candidate, how it was chosen, the three mean scores in 0..1, and three paired differences with 95 %
         intervals; None without a choice, or if it has no finite scores on the holdout.
     """
-    measured = [(data, verdict) for data, verdict in zip(classes, verdicts, strict=True) if data.holdout]
+    pairs = zip(classes, verdicts, strict=True)
+    measured = [(data, verdict) for data, verdict in pairs if verdict.default_score is not None]
     if choice is None or not measured:
         return None
 

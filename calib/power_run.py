@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .finished import FinishedRun
+from .finite import all_finite
 from .ledger import HOLDOUT
 from .power import Spread, detectable, measure, samples_needed
 
@@ -38,6 +39,8 @@ def observe(run: FinishedRun) -> list[Observed]:
         winner = winners[data.intent]
         if winner != default:
             ours, theirs = (run.ledger.scores(HOLDOUT, data.intent, c.id) for c in (winner, default))
+            if not (all_finite(ours) and all_finite(theirs)):
+                continue  # it was not tested either
             pictures = [sample.image_sha256 for sample in data.holdout]
             found.append(Observed(data.intent, winner.id, np.array(ours) - np.array(theirs), pictures))
     return found

@@ -9,9 +9,9 @@ from claspkit.profiles.errors import BadDataError, CorruptError
 from claspkit.profiles.records import RecordLog, read_records
 
 from .folder import RunFolder
-from .ledger import Ledger
 from .search import ClassData
 from .sources import LoadResult, Quarantined
+from .worker_ledgers import read_all
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def add_rejects(folder: RunFolder, rejects: Mapping[str, Reject]) -> None:
     """
     if not rejects:
         return
-    if folder.ledger.exists() and Ledger.read(folder.ledger).evaluations:
+    if (ledger := read_all(folder)) is not None and ledger.evaluations:
         first = next(iter(rejects.values()))
         raise BadDataError(
             f"{len(rejects)} pictures that this run has scores for cannot be used any more, the first: "

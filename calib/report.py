@@ -16,7 +16,7 @@ from .output import html_page
 from .report_budgets import budgets_part
 from .report_measures import measures_table
 from .report_pooled import pooled_table
-from .table import CHANGED, KEPT, headline, holdout_means, interval, outcome, percent, router_words
+from .table import CHANGED, KEPT, headline, holdout_means, interval, not_finite_words, outcome, percent, router_words
 
 QUARANTINE_SHOWN = 100
 """Quarantined rows listed; the others are counted."""
@@ -78,8 +78,14 @@ def _classes(summary: Summary) -> str:
         '<p class="note">The difference is the tested candidate minus the default on the same holdout samples, with a '
         "two-sided 95&nbsp;% interval of its own; Holm p is one-sided and corrected over all classes tested, and it "
         "alone decides, at 0.05.</p>"
+        f"{_not_finite(summary)}"
         f"{pooled_table(summary)}{measures_table(summary)}"
     )
+
+
+def _not_finite(summary: Summary) -> str:
+    words = not_finite_words(summary["classes"])
+    return f"<p>{esc(words)}.</p>" if words else ""
 
 
 _COLUMNS = (

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from claspkit.profiles.canonical import digest
 
-from .evaluator import BlockResult, Evaluator
+from .evaluator import BlockResult
 from .evidence import ALPHA, Paired, compare, holm
+from .finite import BlockEvaluator, all_finite, count_odd
 from .ledger import HOLDOUT, SEARCH, UNPRUNED, Entry, Ledger
 from .samples import Sample
 from .space import Candidate, Space, side_by_side
@@ -35,10 +36,11 @@ class Verdict:
         intent: class id.
         winner: best candidate on the search split; None where no search was run.
         chosen: the configuration that goes into the profile.
-        paired: winner against default on the holdout; None where they are the same or nothing was run.
+        paired: winner against default on the holdout; None where they are the same, nothing was run, or a score is
+            not finite.
         p_holm: ``paired.p_value`` corrected over the classes that were tested.
-        default_score: the default on the holdout; None without holdout.
-        unpruned_score: the stock model on the holdout; None without holdout.
+        default_score: the default on the holdout; None without holdout, or if a score is not finite.
+        unpruned_score: the stock model on the holdout; None as well.
         reason: why, in words.
     """
 
@@ -63,7 +65,7 @@ class Search:
     def __init__(
         self,
         spaces: Sequence[Space],
-        evaluator: Evaluator,
+        evaluator: BlockEvaluator,
         ledger: Ledger,
         block_size: int,
         advance: Callable[[int], None],
@@ -155,7 +157,7 @@ def decide(
     paired: dict[str, Paired] = {}
     for data in classes:
         winner = winners.get(data.intent)
-        if winner is not None and winner != default:
+        if winner is not None and winner != default and _not_comparable(data.intent, winner, default, ledger) is None:
             paired[data.intent] = compare(
                 ledger.scores(HOLDOUT, data.intent, winner.id),
                 ledger.scores(HOLDOUT, data.intent, default.id),
@@ -192,6 +194,8 @@ def _verdict(
             f"{len(data.search)} search and {len(data.holdout)} holdout samples; "
             f"a search needs {MIN_SAMPLES} of each, so the default stays"
         )
+    elif odd := _not_comparable(data.intent, winner, default, ledger):
+        reason = odd
     elif paired is None or p_holm is None:
         reason = "the default was the best on the search split"
     elif p_holm < ALPHA and paired.difference > 0:
@@ -205,7 +209,30 @@ def _verdict(
         chosen=chosen,
         paired=paired,
         p_holm=p_holm,
-        default_score=sum(default_scores) / len(default_scores) if default_scores else None,
-        unpruned_score=sum(unpruned) / len(unpruned) if unpruned else None,
+        default_score=_mean(default_scores),
+        unpruned_score=_mean(unpruned),
         reason=reason,
     )
+
+
+def _mean(scores: Sequence[float]) -> float | None:
+    return sum(scores) / len(scores) if all_finite(scores) else None
+
+
+def _not_comparable(intent: str, winner: Candidate, default: Candidate, ledger: Ledger) -> str | None:
+    """Why a class's winner and default cannot be compared: scores that are not finite; None where they can."""
+    search, ours, theirs = (
+        ledger.scores(split, intent, candidate.id)
+        for split, candidate in ((SEARCH, default), (HOLDOUT, winner), (HOLDOUT, default))
+    )
+    if count_odd(search) or count_odd(theirs):
+        return (
+            f"the default gave NaN or infinity on {count_odd(search)} of {len(search)} search and {count_odd(theirs)} "
+            f"of {len(theirs)} holdout samples: nothing could be compared, so it stays"
+        )
+    if count_odd(ours):
+        return (
+            f"{winner.id} won the search but gave NaN or infinity on {count_odd(ours)} of {len(ours)} holdout samples, "
+            "so the default stays"
+        )
+    return None

@@ -7,13 +7,20 @@ softmax. Layers are placed by depth, so the same five names mean the same thing 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from claspkit.profiles.canonical import digest
 from claspkit.profiles.intents import DEFAULT_INTENT, INTENTS
 from claspkit.profiles.profile import softmax_weights
 from claspkit.runtime.plan import RowPlan
+
+if TYPE_CHECKING:
+    from .space_file import OwnSpace
+
+DEFAULT = "default"
+"""Name of the prototype that is the stock model's own layer."""
 
 TAU = 4.0
 """Softmax temperature of the named prototypes: a score lower by 0.5 weighs e^-2 = 0.14 of the leader."""
@@ -201,18 +208,48 @@ def _tidy(scores: Sequence[float]) -> tuple[float, ...]:
     return tuple(round(score - top + 1, 2) for score in scores)
 
 
-def make_space(default_layer: int, rhos: Sequence[float] = RHO_GRID) -> Space:
-    """Build the named prototypes for a tower whose stock model reads ``default_layer``.
+def built_in() -> tuple[str, ...]:
+    """Names of the prototypes that there are without a file, :data:`DEFAULT` left out."""
+    return tuple(_EMPHASIS)
+
+
+def at_depths(default_layer: int, emphasis: Mapping[float, float]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Turn depths into layers, ascending, with their scores.
+
+    Two depths that round to one layer merge, the larger score wins.
+
+    Args:
+        default_layer: the layer that depth 1 is.
+        emphasis: depth as a share of that layer -> score.
+    """
+    scores: dict[int, float] = {}
+    for share, score in emphasis.items():
+        layer = int(share * default_layer + 0.5)
+        scores[layer] = max(score, scores.get(layer, score))
+    layers = tuple(sorted(scores))
+    return layers, tuple(scores[layer] for layer in layers)
+
+
+def make_space(
+    default_layer: int, rhos: Sequence[float] = (), own: OwnSpace | None = None, depth: int | None = None
+) -> Space:
+    """Build the prototypes for a tower whose stock model reads ``default_layer``.
 
     Depths are shares of that layer, not of the whole tower: blocks above it never shaped the projector's input.
-    Two depths that round to one layer merge, the larger score wins.
+
+    Args:
+        default_layer: the layer of the prototype :data:`DEFAULT`, which is always there and the first.
+        rhos: split ratios; empty for those of ``own``, or else :data:`RHO_GRID`.
+        own: prototypes of a user's, beside the built-in ones or in their place.
+        depth: the tower's last layer; None for ``default_layer``.
+
+    Raises:
+        BadDataError: ``own`` names a layer that the tower does not have.
     """
-    prototypes = [Prototype("default", (default_layer,), (1.0,), 1.0)]
-    for name, emphasis in _EMPHASIS.items():
-        scores: dict[int, float] = {}
-        for share, score in emphasis.items():
-            layer = int(share * default_layer + 0.5)
-            scores[layer] = max(score, scores.get(layer, score))
-        layers = tuple(sorted(scores))
-        prototypes.append(Prototype(name, layers, tuple(scores[layer] for layer in layers), TAU))
-    return Space(tuple(prototypes), tuple(rhos))
+    prototypes = [Prototype(DEFAULT, (default_layer,), (1.0,), 1.0)]
+    if own is None or own.extends:
+        for name, emphasis in _EMPHASIS.items():
+            prototypes.append(Prototype(name, *at_depths(default_layer, emphasis), TAU))
+    if own is not None:
+        prototypes += own.placed(default_layer, default_layer if depth is None else depth)
+    return Space(tuple(prototypes), tuple(rhos or (own.rhos if own is not None else ()) or RHO_GRID))

@@ -36,7 +36,10 @@ class Strategy(ABC):
 
     @abstractmethod
     def tell(self, candidate: Candidate, scores: list[float]) -> None:
-        """Report a candidate's per-sample scores, in sample order, over the blocks asked for."""
+        """Report a candidate's per-sample scores, in sample order, over the blocks asked for.
+
+        NaN stands where there is none: such a candidate must not win, unless it is the default and nobody else can.
+        """
 
     @abstractmethod
     def bound(self) -> int:

@@ -20,13 +20,14 @@ from claspkit.cache.layout import MANIFEST
 from claspkit.cache.store import FeatureStore
 from claspkit.profiles.budget import Stage
 from claspkit.profiles.canonical import digest
-from claspkit.profiles.errors import CorruptError, MismatchError, UsageError
+from claspkit.profiles.errors import CorruptError, MismatchError, NotFiniteError, UsageError
 from claspkit.profiles.records import Record, RecordLog, read_records
 from claspkit.runtime.inputs import processor_sha256
 from claspkit.runtime.models import LoadedModel, load_model
 
 from .evaluator import Evaluator
 from .finished import FinishedRun
+from .finite import all_finite
 from .ledger import HOLDOUT, Entry
 from .pipeline import DTYPES
 from .plan_cache import choose_layers
@@ -92,6 +93,7 @@ def score_table(
         UsageError: the model cannot be loaded, or features that are needed are gone.
         MismatchError: the model is not the one that was calibrated.
         ResourceError: another study of this run is at work.
+        NotFiniteError: a candidate has scores that are not finite.
     """
     log = StudyLog(run.folder.study, digest(run.facts))
     computed = 0
@@ -101,6 +103,12 @@ def score_table(
     for data in run.classes:
         for number, block in enumerate(run.blocks(data)):
             columns = [_known(run, log, data, number, block, candidate) for candidate in candidates]
+            odd = [c.id for c, scores in zip(candidates, columns, strict=True) if not all_finite(scores or ())]
+            if odd:
+                raise NotFiniteError(
+                    f"{odd[0]} gave NaN or infinity on holdout samples of class {data.intent!r}, so nothing can be "
+                    "said about prompts that are routed to it. Calibrate in float32 or bfloat16 (--dtype)"
+                )
             rows.append(np.array(columns, dtype=np.float64).T)
     return np.concatenate(rows), computed
 
@@ -112,7 +120,7 @@ def _compute(run: FinishedRun, candidates: Sequence[Candidate], log: StudyLog, r
         total = sum(len(run.blocks(data)[number]) * len(missing) for data, number, missing in work)
         report.say(f"study: {total} evaluations that the ledger does not hold; loading {run.config.model}")
         loaded = _load(run)
-        layers = choose_layers(run.config.cache_layers, loaded.family.facts(loaded.model))
+        layers = choose_layers(run.config.cache_layers, loaded.family.facts(loaded.model), run.space)
         key = feature_key(loaded, layers=layers, dtype=run.config.cache_dtype)
         used = {sample.image_sha256 for data, number, _ in work for sample in run.blocks(data)[number]}
         with _open_features(run, key, used) as store:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,6 +24,7 @@ _ROUTERS = {
     "rules": "the rules",
 }
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_MARKS_SHOWN = 3  # of the candidates with scores that are not finite
 _NATURAL_WIDTH = 1000  # wider than any table here: what it would take if nobody squeezed it
 
 
@@ -94,6 +95,8 @@ def _why_none(rows: list[dict[str, Any]]) -> str:
         return "no class had enough samples for a search"
     if any(row["difference"] is not None for row in rows):
         return "no tested candidate beats the default significantly on the holdout"
+    if any(row["tested"] is not None and row["default"] is None for row in rows):
+        return "no class could be compared with a default whose scores are finite"
     return "the default was the best on the search split wherever a search was run"
 
 
@@ -107,6 +110,24 @@ def pooled_words(summary: dict[str, Any]) -> str | None:
         return f"One configuration for all classes: the default itself, {named}; {beyond}"
     to_default = f"difference to the default: {interval(found['pooled_to_default'])}"
     return f"One configuration for all classes: {named}, {percent(found['score'])} %; {to_default}; {beyond}"
+
+
+def not_finite_words(rows: Iterable[Mapping[str, Any]]) -> str | None:
+    """One sentence without its full stop about all classes of a summary; None where every score is finite.
+
+    Args:
+        rows: ``classes`` of a summary, also of an earlier version, which says nothing about it.
+    """
+    told = [
+        f"{clean(row['intent'])} {clean(mark['candidate'])} ({mark['samples']} {mark['split']} samples)"
+        for row in rows
+        for mark in row.get("not_finite", ())
+    ]
+    if not told:
+        return None
+    more = f", and {len(told) - _MARKS_SHOWN} more in summary.json" if len(told) > _MARKS_SHOWN else ""
+    named = ", ".join(told[:_MARKS_SHOWN])
+    return f"NaN or infinity instead of scores: {named}{more}; such a candidate never takes the default's place"
 
 
 def router_words(facts: dict[str, Any]) -> str:
@@ -220,6 +241,8 @@ def _remarks(summary: dict[str, Any]) -> list[str]:
     starved = [clean(row["intent"]) for row in rows if outcome(row) == TOO_FEW]
     if starved:
         remarks.append(f"Too few samples for a search: {', '.join(starved)}. More --data gives them a chance.")
+    if odd := not_finite_words(rows):
+        remarks.append(f"{odd}.")
     if any(outcome(row) == KEPT and row["difference"] is not None for row in rows):
         remarks.append("A kept class may still hide a small gain: a higher --per-class narrows the intervals.")
     if summary["quarantine"]:

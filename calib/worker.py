@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,10 +15,11 @@ from claspkit.cache.encoder import feature_key
 from claspkit.cache.extract import extract
 from claspkit.cache.keys import FeatureKey
 from claspkit.cache.store import FeatureStore
-from claspkit.profiles.errors import ClaspError, MismatchError
+from claspkit.profiles.errors import MismatchError
 from claspkit.runtime.models import load_model
 
 from .features import openers
+from .serving import Tell, serve_job
 
 
 def serve(job: bytes) -> NoReturn:
@@ -36,28 +34,10 @@ def serve(job: bytes) -> NoReturn:
     hex, reason]}``, and at the end ``{"passes"}``, or ``{"error", "text"}`` with the name of a typed error. A line on
     standard input asks to end after the batch in work; its end says that the parent is gone.
     """
-    answers = os.dup(1)
-    os.dup2(2, 1)  # nothing that a library prints may pass for an answer
-
-    def tell(**message: Any) -> None:
-        os.write(answers, json.dumps(message).encode() + b"\n")
-
-    status = 1
-    try:
-        tell(passes=_fill(json.loads(job), tell))
-        status = 0
-    except ClaspError as error:
-        tell(error=type(error).__name__, text=str(error))
-    except KeyboardInterrupt:
-        pass
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)  # the thread that listens would hold up an ordinary end
+    serve_job(job, lambda asked, tell: tell(passes=_fill(asked, tell)))
 
 
-def _fill(job: dict[str, Any], tell: Callable[..., None]) -> int:
+def _fill(job: dict[str, Any], tell: Tell) -> int:
     """Compute what is missing; returns the vision passes."""
     working, stopped = threading.Event(), threading.Event()
     threading.Thread(target=_listen, args=(working, stopped), daemon=True).start()

@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import queue
-import subprocess
-import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import torch
 
 from claspkit.cache.extract import share_of
 from claspkit.cache.keys import FeatureKey
-from claspkit.cache.process import cause_of_death
-from claspkit.profiles.errors import (
-    BadDataError,
-    ClaspError,
-    CorruptError,
-    MismatchError,
-    ResourceError,
-    UsageError,
-)
 
 from .config import RunConfig
 from .folder import RunFolder
+from .helper import Helper, start_of
 
-# A fresh interpreter: a fork would take over torch's threads and CUDA's state, which survive none. The job is read
-# before anything large is imported, so that the parent can start the next one at once.
-_START: Final = (
-    "import sys; sys.path[:] = sys.argv[1:]; job = sys.stdin.buffer.readline(); "
-    "from claspkit.calib.worker import serve; serve(job)"
-)
+_START: Final = start_of("worker")
 _STOP_SECONDS: Final = 60.0
-_ERRORS: Final[dict[str, type[ClaspError]]] = {
-    kind.__name__: kind for kind in (BadDataError, CorruptError, MismatchError, ResourceError, UsageError)
-}
 _KEPT: Final = "What the workers finished is kept; run the same command again to continue."
 
 
@@ -78,67 +56,17 @@ class Job:
         }
 
 
-class Worker:
+class Worker(Helper):
     """One process; what it says goes into ``heard`` as (worker, message), None when it falls silent.
 
     Attributes:
-        index: its number among the workers.
         passes: vision passes, once it has ended well; None until then.
     """
 
     def __init__(self, index: int, message: Mapping[str, Any], heard: queue.SimpleQueue[Any]) -> None:
         """Start it."""
-        self.index = index
+        super().__init__(index, _START, message, heard)
         self.passes: int | None = None
-        self._heard = heard
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed in close()
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _START, *sys.path],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            process_group=0,  # Ctrl-C is for the parent, which tells its workers itself
-        )
-        self._tell(json.dumps(message))
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
-
-    def stop(self) -> None:
-        """Ask it to end after the batch in work, keeping all it has."""
-        self._tell("stop")
-
-    def wait(self, seconds: float) -> None:
-        """Wait for its end, so long at most."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(max(0.0, seconds))
-
-    def close(self) -> None:
-        """End it if it still runs, and free what it took."""
-        self._process.kill()
-        self._process.wait()
-        self._listener.join()
-        for stream in (self._process.stdin, self._process.stdout, self._errors):
-            assert stream is not None
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
-
-    def death(self) -> ResourceError:
-        """The error for a worker that fell silent before its end."""
-        how = cause_of_death(self._process.wait(), self._errors)
-        return ResourceError(f"worker {self.index}, a process that fills the feature cache, {how}. {_KEPT}")
-
-    def _tell(self, line: str) -> None:
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it is gone, which its silence says as well
-            self._process.stdin.write(line.encode() + b"\n")
-            self._process.stdin.flush()
-
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            with contextlib.suppress(ValueError):  # cut short by its death
-                self._heard.put((self, json.loads(line)))
-        self._heard.put((self, None))
 
 
 def run_workers(
@@ -181,10 +109,9 @@ def run_workers(
             if message is None:
                 silent += 1
                 if worker.passes is None:
-                    raise worker.death()
+                    raise worker.death_of("a process that fills the feature cache", _KEPT)
             elif "error" in message:
-                kind = _ERRORS.get(message["error"], ResourceError)
-                raise kind(f"{message['text']} (met by worker {worker.index})")
+                raise worker.met(message)
             elif "reject" in message:
                 reject(*message["reject"])
             elif "passes" in message:

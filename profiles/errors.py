@@ -3,6 +3,7 @@
 ClaspError 1
   UsageError 2      what was asked for cannot be done as asked
   BadDataError 3    data that was given cannot be used
+    NotFiniteError 3  a model gave NaN or infinity for it
   MismatchError 4   configuration, model and profile do not fit each other
   ResourceError 5   disk, memory or a lock is missing
   CorruptError 7    an artefact on disk is damaged or hostile
@@ -34,6 +35,10 @@ class BadDataError(ClaspError):
     """Data handed in that cannot be used."""
 
     exit_code = 3
+
+
+class NotFiniteError(BadDataError):
+    """NaN or infinity where a model's numbers were to be used."""
 
 
 class MismatchError(ClaspError):

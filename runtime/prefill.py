@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from claspkit.profiles.budget import BEFORE_DECODER
-from claspkit.profiles.errors import BadDataError, UsageError
+from claspkit.profiles.errors import NotFiniteError, UsageError
 
 from .cosines import Cosines, StageWork, cosines
 from .layout import PromptLayout, lay_out
@@ -234,11 +234,11 @@ class Prefill:
         """Refuse a selection made from NaN: the only look at the device, once per prompt.
 
         Raises:
-            BadDataError: features or attention held NaN or infinity.
+            NotFiniteError: features or attention held NaN or infinity.
         """
         if not bool(self.finite.all()):
             wrong = [index for index, fine in enumerate(self.finite.tolist()) if not fine]
-            raise BadDataError(
+            raise NotFiniteError(
                 f"the visual features or the attention of prompts {wrong} of this batch hold NaN or infinity; "
                 "nothing can be selected from them. Look at the picture, or run the model in float32 or bfloat16"
             )

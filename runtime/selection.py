@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from claspkit.profiles.errors import BadDataError
+from claspkit.profiles.errors import NotFiniteError
 
 from .clusters import medoids
 from .cosines import ITERATIONS, Cosines, GramCosines
@@ -50,11 +50,11 @@ class Selection:
         """Wait for the accelerator and refuse rows that are not finite; ``what`` names the data, in the plural.
 
         Raises:
-            BadDataError: names the rows.
+            NotFiniteError: names the rows.
         """
         if not bool(self.finite.all()):
             rows = ", ".join(str(row) for row, fine in enumerate(self.finite.tolist()) if not fine)
-            raise BadDataError(
+            raise NotFiniteError(
                 f"{what} hold NaN, infinity or values that overflow in row {rows} of the batch (counted from 0); no "
                 "tokens can be selected from them. Look at that row's picture and prompt; if they are sound, load "
                 "the model in bfloat16 or float32"
@@ -102,7 +102,7 @@ def select(
 
     Raises:
         ValueError: shapes or counts that do not fit.
-        BadDataError: with ``check``, NaN or infinity.
+        NotFiniteError: with ``check``, NaN or infinity.
     """
     rows, tokens = saliency.shape
     keeps = [keep] * rows if isinstance(keep, int) else list(keep)

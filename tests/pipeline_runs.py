@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from claspkit.calib.config import RunConfig
-from claspkit.calib.folder import RunFolder
+from claspkit.calib.folder import RunFolder, read_samples
 from claspkit.calib.outcome import Outcome
 from claspkit.calib.pipeline import Pipeline
 from claspkit.calib.progress import Reporter
@@ -25,11 +27,19 @@ def calibrate(folder: Path, **changes: object) -> Outcome:
 
 
 def run_until(
-    stage: str, folder: Path, *, quiet: bool = True, fresh: bool = False, workers: int = 1, **changes: object
+    stage: str,
+    folder: Path,
+    *,
+    quiet: bool = True,
+    fresh: bool = False,
+    workers: int = 1,
+    search_workers: int = 1,
+    **changes: object,
 ) -> None:
     """Run (or resume) the small calibration up to a stage in this process."""
     config = replace(SMALL, **changes)  # type: ignore[arg-type]
-    Pipeline(config, RunFolder(folder), Reporter(quiet=quiet)).run(until=stage, fresh=fresh, cache_workers=workers)
+    pipeline = Pipeline(config, RunFolder(folder), Reporter(quiet=quiet))
+    pipeline.run(until=stage, fresh=fresh, cache_workers=workers, search_workers=search_workers)
 
 
 def start(folder: Path, *more: str) -> subprocess.Popen[str]:
@@ -41,3 +51,17 @@ def start(folder: Path, *more: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def data_of(folder: Path, intents: Sequence[str], per_class: int = 24) -> Path:
+    """Write a data file with mini's samples of some classes, beside their pictures; the other classes stay empty."""
+    run = folder / "drawn"
+    run_until("samples", run, per_class=per_class)
+    rows = [
+        {"image": sample.image, "prompt": sample.prompt, "answers": list(sample.answers), "scorer": sample.scorer}
+        for sample in read_samples(RunFolder(run)).samples
+        if sample.intent_hint in intents
+    ]
+    path = run / "images" / "data.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path

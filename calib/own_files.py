@@ -1,0 +1,51 @@
+"""Files of a user's own that decide a run, taxonomy and prototypes: the run keeps a copy and needs the file no more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from claspkit.profiles.canonical import write_atomic
+from claspkit.profiles.intents import open_taxonomy
+
+from .config import RunConfig
+from .folder import RunFolder
+from .space_file import open_prototypes
+
+
+def own_file(name: str | None, copy: Path) -> Path | None:
+    """The file that was named, or the run's copy where that is gone; None where none was named."""
+    if name is None:
+        return None
+    return copy if not Path(name).exists() and copy.exists() else Path(name)
+
+
+def read_own(config: RunConfig, folder: RunFolder, fresh: bool) -> dict[Path, bytes]:
+    """Read the files that were named, before anything is done or deleted; returns them by the place of their copy.
+
+    Args:
+        config: names them.
+        folder: has the copies of an earlier invocation.
+        fresh: the copies will not do: they go.
+
+    Raises:
+        UsageError: a file cannot be read.
+        BadDataError: it does not hold what it should.
+    """
+    found = {}
+    for name, copy, read in (
+        (config.taxonomy, folder.taxonomy, open_taxonomy),
+        (config.prototypes, folder.prototypes, open_prototypes),
+    ):
+        source = own_file(name, copy)
+        if name is not None and source is not None:
+            read(name if fresh else source)
+            found[copy] = source.read_bytes()
+    return found
+
+
+def keep_own(copies: Mapping[Path, bytes]) -> None:
+    """Write the copies that the run does not have yet."""
+    for copy, data in copies.items():
+        if not copy.exists():
+            write_atomic(copy, data)
