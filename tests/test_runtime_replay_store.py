@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,33 @@ def test_cached_outcomes_are_the_runtimes(loaded: LoadedModel, rho: float | None
     assert torch.equal(got.ids, wanted.sequences[:, inputs["input_ids"].shape[1] :])
     assert torch.equal(generated.ids, got.ids)
     assert generated.lengths == got.lengths
+
+
+def test_questions_about_one_picture_share_its_record(
+    loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two questions about a picture: it is read once, and each answer is that of a block of two records."""
+    layer = loaded.spec.default_layer
+    plan = PrunePlan((), (RowPlan((layer,), (1.0,), 1.0),) * 2)
+    other = replace(sample(0), prompt=QUESTIONS[1])
+    copy = replace(other, image_sha256=f"{1:064x}")
+    reads: list[str] = []
+    read = FeatureStore.read
+
+    def noted(store: FeatureStore, image: str, *rest: Any) -> Any:
+        reads.append(image)
+        return read(store, image, *rest)
+
+    monkeypatch.setattr(FeatureStore, "read", noted)
+    with filled(loaded, tmp_path, [PICTURES[0], PICTURES[0]]) as store:
+        feed = Feed(loaded, store)
+        ((shared,), (apart,)) = (
+            block.ask([plan], 4)
+            for samples in ([sample(0), other], [sample(0), copy])
+            for block in feed.read(samples, [((layer,), (1.0,))])
+        )
+    assert reads == [f"{number:064x}" for number in (0, 0, 1)]
+    assert torch.equal(shared.ids, apart.ids)
 
 
 def test_a_clip_is_the_towers_layers_and_replays(clip_model: LoadedModel, tmp_path: Path) -> None:
