@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .decoder_inputs import DecoderInputs
 from .families import Family
@@ -22,6 +23,9 @@ from .plan import PrunePlan
 from .pruner import apply_plan
 from .shared_start import share_start
 from .work import Work, count_work
+
+LONGEST_DRAFT = 16
+"""Tokens of a draft that are looked at: every one has logits over the whole vocabulary, in every row."""
 
 _PLAIN: dict[str, tuple[Any, ...]] = {
     # What generate() may be configured to do to logits, and the values that do nothing.
@@ -100,7 +104,8 @@ def answer(
         plan: one row per copy and prompt, (copies * B), copy after copy, each reading the stock layer alone.
         max_new_tokens: length of an answer, at most, at least 1.
         copies: how often every prompt is asked.
-        drafts: per prompt a guess of the answer, end token included; () for none at all.
+        drafts: per prompt a guess of the answer, end token included; () for none at all. What stands behind an end
+            token, or beyond the first :data:`LONGEST_DRAFT`, is left aside.
 
     Returns:
         copies * B answers, copy after copy.
@@ -109,16 +114,16 @@ def answer(
         last = plan.stages[0][0] if plan.stages else 0
         hooks.enter_context(share_start(model, family, last, copies, inputs.cached))
         surgery = hooks.enter_context(apply_plan(model, family, plan))
-        decoding = _Decoding(model, family, inputs, last, copies, max_new_tokens)
+        decoding = _Decoding(model, family, inputs, last, copies, max_new_tokens, drafts)
         surgery.expect(
-            repeat_rows(decoding.visual(drafts), copies),
+            repeat_rows(pad(inputs.visual, (0, decoding.fed)), copies),
             pictures=inputs.pictures * copies,
-            drafts=decoding.fed(drafts),
+            drafts=decoding.fed,
             prefix=inputs.cached,
             copies=copies,
         )
         work = hooks.enter_context(count_work(family.decoder_layers(model)))
-        decoding.begin(drafts)
+        decoding.begin()
         while decoding.goes_on:
             decoding.step()
         return Answers(decoding.answers(), decoding.lengths, decoding.drafted, work)
@@ -128,11 +133,20 @@ class _Decoding:
     """The state of one batch: rows are copies * B, copy after copy."""
 
     def __init__(
-        self, model: Any, family: Family, inputs: DecoderInputs, last: int, copies: int, max_new_tokens: int
+        self,
+        model: Any,
+        family: Family,
+        inputs: DecoderInputs,
+        last: int,
+        copies: int,
+        max_new_tokens: int,
+        drafts: Sequence[Sequence[int]],
     ) -> None:
         self._model, self._decoder, self._inputs = model, family.decoder(model), inputs
         self._copies, self._most = copies, max_new_tokens
         self._ends = set(end_tokens(model))
+        self._drafts = [self._cut(draft) for draft in drafts] or [[] for _ in inputs.mask]
+        self.fed = max(0, *(len(draft) - 1 for draft in self._drafts))  # the last token is only compared
         self._cache = self._prefilled(last)
         self._said: list[list[int]] = []
         self._rows: list[int] = []  # of _said, that are still carried along
@@ -150,32 +164,28 @@ class _Decoding:
             cache.update(keys.expand(shared, -1, -1, -1), values.expand(shared, -1, -1, -1), number)
         return cache
 
-    def fed(self, drafts: Sequence[Sequence[int]]) -> int:
-        """Tokens of drafts that go into the first pass: the last one of a draft is only compared."""
-        return max(0, *(len(draft[: self._most]) - 1 for draft in drafts), 0)
+    def _cut(self, draft: Sequence[int]) -> list[int]:
+        """A draft as far as it is looked at."""
+        end = next((place + 1 for place, token in enumerate(draft) if token in self._ends), len(draft))
+        return list(draft[: min(end, self._most, LONGEST_DRAFT)])
 
-    def visual(self, drafts: Sequence[Sequence[int]]) -> Tensor:
-        """(B, S + fed) bool, the visual tokens of prompts and drafts."""
-        return torch.nn.functional.pad(self._inputs.visual, (0, self.fed(drafts)))
-
-    def begin(self, drafts: Sequence[Sequence[int]]) -> None:
+    def begin(self) -> None:
         """The first pass: prompts, and behind them the drafts."""
-        inputs, copies, fed = self._inputs, self._copies, self.fed(drafts)
-        device, rows = inputs.mask.device, len(inputs.mask)
-        cut = [list(draft[: self._most]) for draft in drafts] or [[] for _ in range(rows)]
-        tokens = torch.tensor([[*draft[:fed], *[0] * (fed - len(draft))] for draft in cut], device=device).long()
-        tokens = tokens.view(rows, fed)
+        inputs, copies, fed = self._inputs, self._copies, self.fed
+        device = inputs.mask.device
+        fills = [[*draft[:fed], *[0] * (fed - len(draft))] for draft in self._drafts]
+        tokens = torch.tensor(fills, device=device).long().view(len(fills), fed)
         embeds = torch.cat((inputs.embeds, self._embed(tokens).to(inputs.embeds.dtype)), dim=1)
         ahead = torch.arange(1, fed + 1, device=device)
         positions = torch.cat((inputs.positions, inputs.positions[..., -1:] + ahead), dim=-1)
-        mask = torch.nn.functional.pad(inputs.mask, (inputs.cached, fed), value=1)
+        mask = pad(inputs.mask, (inputs.cached, fed), value=1)
         logits = self._pass(
             repeat_rows(embeds, copies),
             repeat_rows(mask, copies),
             torch.cat([positions] * copies, dim=-2),
             keep=fed + 1,
         )
-        self._accept(logits.argmax(dim=-1), cut * copies)
+        self._accept(logits.argmax(dim=-1), self._drafts * copies)
         # Of a draft, later steps see what was accepted.
         kept = torch.tensor(self.lengths, device=device) - 1
         seen = torch.arange(fed, device=device) < kept[:, None]
@@ -211,7 +221,7 @@ class _Decoding:
         carried = [self._said[row] for row in self._rows]
         tokens = torch.tensor([said[-1:] for said in carried], device=device)
         ahead = torch.tensor([[len(said)] for said in carried], device=device)
-        self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=1)
+        self._mask = pad(self._mask, (0, 1), value=1)
         logits = self._pass(self._embed(tokens), self._mask, self._after + ahead, keep=1)
         for said, token in zip(carried, logits[:, -1].argmax(dim=-1).tolist(), strict=True):
             if not self._over(said):

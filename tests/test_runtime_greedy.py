@@ -22,7 +22,7 @@ from claspkit.runtime.decoder_inputs import (
     without_prefix,
 )
 from claspkit.runtime.families import Family, find_family
-from claspkit.runtime.greedy import answer, end_tokens, is_plainly_greedy
+from claspkit.runtime.greedy import LONGEST_DRAFT, answer, end_tokens, is_plainly_greedy
 from claspkit.runtime.plan import PrunePlan
 from claspkit.runtime.pruner import apply_plan
 from claspkit.runtime.work import work_alone
@@ -121,6 +121,23 @@ def test_drafts_longer_than_an_answer_may_be_are_cut() -> None:
     assert torch.equal(found.ids, wanted[:, :3])
     assert found.drafted == (True,)
     assert answer(model, family, inputs, plan, 3, drafts=[[]]).drafted == (False,)
+
+
+def test_nothing_is_taken_from_behind_an_end_token_or_beyond_the_longest_draft() -> None:
+    """However right it is; what was cut is decoded."""
+    model, batch = FAMILY_MODELS["llava"].build(), with_prefix("llava", "single")
+    family, many = find_family(model), LONGEST_DRAFT + 4
+    plan = plans(model, 1)[0]
+    with apply_plan(model, family, plan):
+        free = model.generate(**batch, max_new_tokens=many, do_sample=False)[:, batch["input_ids"].shape[1] :]
+    inputs = prepared(model, family, batch, True)
+    long = answer(model, family, inputs, plan, many, drafts=[free[0].tolist()])
+    assert torch.equal(long.ids, free)
+    assert long.drafted == (False,)
+    model.generation_config.eos_token_id = int(free[0, 0])
+    ended = answer(model, family, inputs, plan, many, drafts=[free[0].tolist()])
+    assert ended.ids.tolist() == [free[0, :1].tolist()]
+    assert ended.drafted == (True,)
 
 
 def test_what_is_not_plainly_greedy_is_left_to_generate() -> None:
