@@ -1,7 +1,8 @@
-"""One question to a pruned model, with everything a person may want to see about it."""
+"""Questions to a pruned model, with everything a person may want to see about each."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import torch
 from PIL import Image
 
+from claspkit.profiles.errors import BadDataError, UsageError
+from claspkit.profiles.files import check_model
 from claspkit.profiles.profile import Profile
-from claspkit.router.route import make_router
+from claspkit.router.route import Router, make_router
 from claspkit.runtime.inputs import batch_inputs, decode_answers, pixel_values
 from claspkit.runtime.models import LoadedModel
 from claspkit.runtime.pruner import prune
@@ -30,8 +33,10 @@ class Answer:
         confidence: of that decision, 0..1.
         layers: vision layers fused.
         rho: share of the budget given to pivots.
-        visual_tokens: tokens that enter the decoder.
-        stages: what every stage kept.
+        visual_tokens: visual tokens of the prompt before anything is dropped.
+        stages: what every stage kept; empty where nothing was dropped.
+        seconds: from the prepared inputs to the last token of the pruned model, wall clock.
+        seconds_unpruned: the same of the stock model; None if it was not asked.
     """
 
     text: str
@@ -43,6 +48,8 @@ class Answer:
     rho: float
     visual_tokens: int
     stages: tuple[StageView, ...]
+    seconds: float
+    seconds_unpruned: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -53,58 +60,127 @@ class Answer:
         return plain
 
 
-def ask(
-    loaded: LoadedModel,
-    profile: Profile,
-    folder: Path,
-    picture: Image.Image,
-    prompt: str,
-    intent: str | None,
-    max_new_tokens: int,
-    compare: bool,
-) -> Answer:
-    """Answer ``prompt`` about ``picture``, pruned by ``profile``; greedy decoding.
+class Asker:
+    """One model under one profile, to be asked question after question; greedy decoding."""
 
-    ``intent`` overrides the profile's router, ``compare`` asks the stock model too.
-    """
-    if intent is None:
-        label = make_router(profile.router, folder, profile.read_taxonomy())([prompt])[0]
-        intent, source, confidence = label.intent, label.source, label.confidence
-    else:
-        source, confidence = "given", 1.0
-    inputs = batch_inputs(loaded, [picture], [prompt])
-    with torch.inference_mode():
-        unpruned = _generate(loaded, inputs, max_new_tokens) if compare else None
-        with prune(loaded.model, profile, intents=[intent]) as pruned:
-            text = _generate(loaded, inputs, max_new_tokens)
-            trace = pruned.last
-    spec = profile.for_intent(intent)
-    stages = []
-    for stage in trace:
-        kept, pivot = stage.kept[0].tolist(), stage.pivot[0].tolist()
-        stages.append(
-            StageView(stage.after_layer, tuple(kept), tuple(k for k, p in zip(kept, pivot, strict=True) if p))
+    def __init__(self, loaded: LoadedModel, profile: Profile, folder: Path) -> None:
+        """Check that the two fit.
+
+        Args:
+            loaded: the model.
+            profile: made for it.
+            folder: the profile's folder, where its router's file lies.
+
+        Raises:
+            MismatchError: the profile was made for another model; the text lists the differing fields.
+        """
+        check_model(profile, loaded.spec)
+        self.loaded, self.profile, self._folder = loaded, profile, folder
+        self._router: Router | None = None
+
+    def ask(
+        self, picture: Image.Image, prompt: str, intent: str | None, max_new_tokens: int, *, compare: bool
+    ) -> Answer:
+        """Answer ``prompt`` about ``picture``.
+
+        Args:
+            picture: RGB.
+            prompt: as a user typed it.
+            intent: its class, in the place of the profile's router.
+            max_new_tokens: longest answer.
+            compare: also ask the stock model.
+
+        Raises:
+            BadDataError: the model's processor refuses the picture.
+            UsageError: unknown intent.
+        """
+        intent, source, confidence = self._label(prompt, intent)
+        spec = self.profile.for_intent(intent)
+        loaded = self.loaded
+        try:
+            inputs = batch_inputs(loaded, [picture], [prompt])
+        except ValueError as error:  # what image processors raise for pictures that they cannot take
+            raise BadDataError(f"the model's image processor refuses the picture: {error}") from error
+        placeholders = torch.tensor(loaded.family.placeholder_ids(loaded.model), device=inputs["input_ids"].device)
+        unpruned, unpruned_seconds = None, None
+        with torch.inference_mode():
+            if compare:
+                unpruned, unpruned_seconds = _generate(loaded, inputs, max_new_tokens)
+            with prune(loaded.model, self.profile, intents=[intent]) as pruned:
+                text, seconds = _generate(loaded, inputs, max_new_tokens)
+                rows = [(stage.after_layer, stage.row(0)) for stage in pruned.last]
+        stages = tuple(
+            StageView(
+                after_layer,
+                tuple(token for token, _ in row),
+                tuple(token for token, kind in row if kind == "pivot"),
+            )
+            for after_layer, row in rows
         )
-    return Answer(
-        text=text,
-        unpruned=unpruned,
-        intent=intent,
-        label_source=source,
-        confidence=confidence,
-        layers=tuple(spec.layers),
-        rho=spec.rho,
-        visual_tokens=loaded.spec.visual_tokens,
-        stages=tuple(stages),
-    )
+        return Answer(
+            text=text,
+            unpruned=unpruned,
+            intent=intent,
+            label_source=source,
+            confidence=confidence,
+            layers=tuple(spec.layers),
+            rho=spec.rho,
+            visual_tokens=int(torch.isin(inputs["input_ids"], placeholders).sum()),
+            stages=stages,
+            seconds=seconds,
+            seconds_unpruned=unpruned_seconds,
+        )
+
+    def _label(self, prompt: str, intent: str | None) -> tuple[str, str, float]:
+        if intent is not None:
+            return intent, "given", 1.0
+        if self._router is None:
+            self._router = make_router(self.profile.router, self._folder, self.profile.read_taxonomy())
+        label = self._router([prompt])[0]
+        return label.intent, label.source, label.confidence
 
 
-def _generate(loaded: LoadedModel, inputs: Any, max_new_tokens: int) -> str:
+def _generate(loaded: LoadedModel, inputs: Any, max_new_tokens: int) -> tuple[str, float]:
+    """The answer, and the seconds it took."""
+    started = time.perf_counter()
     generated = loaded.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-    return decode_answers(loaded, generated[:, inputs["input_ids"].shape[1] :])[0]
+    answer = decode_answers(loaded, generated[:, inputs["input_ids"].shape[1] :])[0]  # waits for the device
+    return answer, time.perf_counter() - started
+
+
+def check_drawable(loaded: LoadedModel) -> None:
+    """Refuse models whose visual tokens are no single grid of patches of the picture.
+
+    Raises:
+        UsageError: the family is one of tiles, windows or frames.
+    """
+    if not loaded.family.one_grid:
+        raise UsageError(
+            f"kept tokens are drawn for models that cut a picture into one grid of patches (llava); those of the "
+            f"family {loaded.family.id!r} do not. Leave --overlay out"
+        )
 
 
 def draw(loaded: LoadedModel, picture: Image.Image, answer: Answer) -> Image.Image:
-    """Draw what every stage kept on the picture as the model sees it: resized and cropped by its processor."""
+    """Draw what every stage kept on the picture as the model sees it: resized and cropped by its processor.
+
+    Raises:
+        UsageError: as of :func:`check_drawable`, or no stage dropped anything.
+    """
+    if not answer.stages:
+        raise UsageError("no stage dropped a token of this picture, so there is nothing to draw")
+    check_drawable(loaded)
+    return draw_overlay(seen_picture(loaded, picture), patch_grid(answer), answer.stages)
+
+
+def patch_grid(answer: Answer) -> tuple[int, int]:
+    """(rows, columns) of the picture's patches, for models of one grid."""
+    side = round(answer.visual_tokens**0.5)
+    return side, side
+
+
+def seen_picture(loaded: LoadedModel, picture: Image.Image) -> Image.Image:
+    """The picture as a model of one grid per picture sees it, its normalisation undone."""
     processor = loaded.processor.image_processor
     values = pixel_values(loaded, [picture])[0].float().cpu()
     mean, std = (
@@ -112,5 +188,4 @@ def draw(loaded: LoadedModel, picture: Image.Image, answer: Answer) -> Image.Ima
         torch.tensor(processor.image_std)[:, None, None],
     )
     seen = ((values * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    side = round(answer.visual_tokens**0.5)
-    return draw_overlay(Image.fromarray(seen), (side, side), answer.stages)
+    return Image.fromarray(seen)

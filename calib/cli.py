@@ -15,17 +15,34 @@ from typer.exceptions import TyperException
 
 from claspkit.profiles.errors import ClaspError
 
-from .cli_look import doctor, export, inspect, plan, report
+from .cli_demo import demo
+from .cli_doctor import doctor
+from .cli_look import inspect, plan, report
 from .cli_optuna import export_optuna
 from .cli_power import power
 from .cli_router import router_app
+from .cli_run import run
+from .cli_ship import diff, export, verify
 from .cli_space import space
 from .cli_stages import calibrate, stage_command
 from .cli_store import store_app
 from .cli_study import study
-from .cli_use import route, run
+from .cli_use import route
 
 INTERRUPTED = 130
+
+_LABEL_HELP = """Run a calibration up to the labels; `calibrate` with the same options goes on.
+
+Example:
+
+  claspkit label --model mini --per-class 60 --out runs/mini
+"""
+_SEARCH_HELP = """Run a calibration up to the scores of the search, without a profile; `calibrate` goes on.
+
+Example:
+
+  claspkit search --model mini --per-class 60 --export-optuna scores.db
+"""
 
 app = typer.Typer(
     name="claspkit",
@@ -35,19 +52,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("calibrate")(calibrate)
-app.command("label", help="Run a calibration up to the labels.")(stage_command("label"))
+app.command("label", help=_LABEL_HELP)(stage_command("label"))
 app.add_typer(store_app, name="cache")
-app.command("search", help="Run a calibration up to the scores of the search, without a profile.")(
-    stage_command("search")
-)
+app.command("search", help=_SEARCH_HELP)(stage_command("search"))
 app.command()(plan)
 app.command()(space)
 app.command()(power)
 app.command()(inspect)
 app.command()(report)
 app.command()(export)
+app.command()(verify)
+app.command()(diff)
 app.command()(export_optuna)
 app.command()(run)
+app.command()(demo)
 app.command()(route)
 router_app.command()(study)
 app.add_typer(router_app, name="router")

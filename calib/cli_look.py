@@ -1,27 +1,22 @@
-"""``claspkit plan | inspect | report | export | doctor``: look before, at and after a run."""
+"""``claspkit plan | inspect | report``: look before, at and after a run."""
 
 from __future__ import annotations
 
 import json
-import platform
 import shlex
-import shutil
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
 
 from claspkit.profiles.canonical import strict_loads, write_atomic
-from claspkit.profiles.errors import CorruptError, UsageError
-from claspkit.profiles.intents import INTENT_IDS, open_taxonomy
+from claspkit.profiles.errors import CorruptError
+from claspkit.profiles.intents import open_taxonomy
 from claspkit.profiles.records import read_records
 
 from .cli_stages import PrototypesFile, TaxonomyFile
 from .config import read_lock
-from .export import budget_profile, export_folded, export_profile
 from .folder import RunFolder, read_samples
 from .plan import make_plan
 from .plan_cache import ALL, CacheChoice, parse_picture
@@ -36,19 +31,6 @@ from .worker_ledgers import read_all
 
 RunArgument = Annotated[Path, typer.Argument(help="Run folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-
-_PACKAGES = (
-    "torch",
-    "transformers",
-    "datasets",
-    "h5py",
-    "numpy",
-    "optuna",
-    "pydantic",
-    "typer",
-    "pillow",
-    "torchvision",
-)
 
 
 def plan(
@@ -131,70 +113,6 @@ def report(run: RunArgument) -> None:
         )
     write_atomic(folder.report, render_report(_summary(folder)).encode())
     typer.echo(str(folder.report))
-
-
-def export(
-    run: Annotated[Path, typer.Argument(help="Run folder, or a profile.")],
-    to: Annotated[Path, typer.Option(help="Folder to write; it must not exist or be empty.")],
-    fold_class: Annotated[
-        str | None,
-        typer.Option(help=f"Write a model with this class's fusion: {', '.join(INTENT_IDS)}, or the profile's own."),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="To fold: alias, hub id or folder of the model the profile was made for.")
-    ] = None,
-    budget: Annotated[
-        str | None, typer.Option(help="Of a run with several: the budget (192, 1/3) whose profile it is, or adaptive.")
-    ] = None,
-) -> None:
-    """Copy a profile for deployment, or fold one class's layer fusion into a model that needs no claspkit.
-
-    A copied profile is profile.json, its JSON Schema, a card and a list of digests. A folded model is an ordinary
-    folder for transformers; it holds the fusion only, it prunes no tokens and routes no prompts.
-
-    Examples:
-
-      claspkit export runs/mini --to deploy
-
-      claspkit export runs/mini --fold-class default --model mini --to folded
-
-      claspkit export runs/mini --budget 1/9 --to deploy-small
-    """
-    if (fold_class is None) != (model is None):
-        raise UsageError(
-            "--fold-class and --model go together: the class whose fusion is folded, and the model it is folded into"
-        )
-    source = run if budget is None else budget_profile(run, budget)
-    if fold_class is None or model is None:
-        names = export_profile(source, to)
-    else:
-        names = export_folded(source, fold_class, model, to)
-    for name in names:
-        typer.echo(str(to / name))
-
-
-def doctor(as_json: AsJson = False) -> None:
-    """Show what this installation consists of and what it will not be able to do."""
-    found: dict[str, Any] = {"python": platform.python_version(), "machine": platform.machine()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
-
-    found["cuda"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no"
-    found["cpu threads"] = torch.get_num_threads()
-    found["free disk here"] = f"{shutil.disk_usage('.').free / 1e9:.0f} GB"
-    found["hub cache"] = HF_HUB_CACHE
-    found["hub"] = "offline mode: only what is in the cache" if HF_HUB_OFFLINE else "asked when something is missing"
-    if found["torchvision"] == "not installed":
-        found["note"] = "without torchvision pictures go through Pillow; LLaVA-1.5 needs nothing else"
-    if as_json:
-        typer.echo(json.dumps(found))
-        return
-    for name, value in found.items():
-        typer.echo(f"{name:<16} {value}")
 
 
 def _summary(folder: RunFolder) -> dict[str, Any]:

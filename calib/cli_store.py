@@ -22,8 +22,15 @@ from .folder import RunFolder, read_samples
 from .progress import Reporter
 from .table import clean
 
+_BUILD_HELP = """Run a calibration up to the feature cache; `calibrate` with the same options goes on.
+
+Example:
+
+  claspkit cache build --model mini --per-class 60 --cache-workers 2
+"""
+
 store_app = typer.Typer(help="Fill, check, mend, tidy and describe the feature cache of a run.", no_args_is_help=True)
-store_app.command(name="build", help="Run a calibration up to the feature cache.")(stage_command("cache"))
+store_app.command(name="build", help=_BUILD_HELP)(stage_command("cache"))
 
 RunArgument = Annotated[Path, typer.Argument(help="Run folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -39,7 +46,12 @@ def verify(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read every shard and compare it with its checksum; exit code 7 when one is damaged and stays."""
+    """Read every shard and compare it with its checksum; exit code 7 when one is damaged and stays.
+
+    Example:
+
+      claspkit cache verify runs/mini --drop-bad
+    """
     with FeatureStore.open(RunFolder(run).features, write=drop_bad) as store:
         with _progress("verify", store, quiet=as_json) as progress:
             found = store.verify(progress)
@@ -61,7 +73,12 @@ def verify(
 
 @store_app.command()
 def repair(run: RunArgument, as_json: AsJson = False) -> None:
-    """Verify, take damaged shards out, name the pictures lost with them and the command that computes them anew."""
+    """Verify, take damaged shards out, name the pictures lost with them and the command that computes them anew.
+
+    Example:
+
+      claspkit cache repair runs/mini
+    """
     with FeatureStore.open(RunFolder(run).features, write=True) as store:
         with _progress("repair", store, quiet=as_json) as progress:
             done = store.repair(progress)
@@ -95,7 +112,12 @@ def gc(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete what killed runs left, and shards of pictures that no sample of the run uses."""
+    """Delete what killed runs left, and shards of pictures that no sample of the run uses.
+
+    Example:
+
+      claspkit cache gc runs/mini --compact
+    """
     folder = RunFolder(run)
     keep = set(_picture_names(run)) if folder.samples.exists() else None
     with FeatureStore.open(folder.features, write=True) as store:
@@ -128,7 +150,12 @@ def gc(
 
 @store_app.command()
 def stats(run: RunArgument, as_json: AsJson = False) -> None:
-    """Print what the cache holds."""
+    """Print what the cache holds.
+
+    Example:
+
+      claspkit cache stats runs/mini --json
+    """
     with FeatureStore.open(RunFolder(run).features) as store:
         key, pictures, shards, size = store.key, len(store.digests), len(store.shards), store.nbytes
     if as_json:

@@ -11,41 +11,60 @@ from typing import Any
 import torch
 
 from claspkit.profiles.canonical import sha256_hex, write_atomic
+from claspkit.profiles.embedded import CONFIG_NAME
 from claspkit.profiles.errors import UsageError
-from claspkit.profiles.files import FILE_NAME, check_model, read_profile, read_router_file
-from claspkit.profiles.profile import ClassSpec, Profile, RouterSpec
+from claspkit.profiles.files import FILE_NAME, check_model, profile_path, profile_text, read_profile, read_router_file
+from claspkit.profiles.profile import Profile
 from claspkit.runtime.fold import fold_class
 from claspkit.runtime.models import LoadedModel, load_model, resolve_model
 
+from .card import folded_card, profile_card
 from .folder import RunFolder
 from .schedule import parse_nominal
 
 SHARD_SIZE = "5GB"
 """Largest file of a folded model."""
 
+CARD, SCHEMA, SUMS, ATTRIBUTES = "README.md", "schema.json", "SHA256SUMS", ".gitattributes"
+"""Files of a profile folder beside the profile and its router."""
+
+_LARGE_FILES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
+
 
 def export_profile(source: Path, target: Path) -> list[str]:
-    """Write the profile of a run, or a profile, into ``target``; returns the names of the files.
+    """Write the profile of a run, or a profile, into ``target``, as a folder that is also a repository of a model hub.
+
+    Returns:
+        The names of the files.
 
     Raises:
         UsageError: there is no profile, or ``target`` holds something already.
         ProfileError: the profile is damaged.
     """
-    path = _profile_file(source)
+    path = profile_file(source)
     profile = read_profile(path)
     _check_free(target)
-    target.mkdir(parents=True, exist_ok=True)
     contents = {
-        FILE_NAME: path.read_bytes(),
-        "schema.json": files("claspkit.profiles").joinpath("schema.json").read_bytes(),
-        "README.md": _card(profile).encode(),
+        FILE_NAME: profile_bytes(path, profile),
+        SCHEMA: published_schema(),
+        CARD: profile_card(profile).encode(),
     }
     if profile.router.file is not None:
         contents[profile.router.file] = read_router_file(profile.router, path.parent)
-    contents["SHA256SUMS"] = "".join(f"{sha256_hex(data)}  {name}\n" for name, data in contents.items()).encode()
-    for name, data in contents.items():
-        write_atomic(target / name, data)
+    contents[SUMS] = "".join(f"{sha256_hex(data)}  {name}\n" for name, data in contents.items()).encode()
+    contents[ATTRIBUTES] = _LARGE_FILES  # not in the list: a hub puts its own in the place of it
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for name, data in contents.items():
+            write_atomic(target / name, data)
+    except OSError as error:
+        raise UsageError(f"cannot write {target}: {error.strerror}; give --to a folder that can be made") from error
     return list(contents)
+
+
+def published_schema() -> bytes:
+    """The JSON Schema of the profiles that this version writes."""
+    return files("claspkit.profiles").joinpath("schema.json").read_bytes()
 
 
 def export_folded(source: Path, intent: str, model: str, target: Path) -> list[str]:
@@ -60,7 +79,7 @@ def export_folded(source: Path, intent: str, model: str, target: Path) -> list[s
     Returns:
         The names of the files.
     """
-    profile = read_profile(_profile_file(source))
+    profile = read_profile(profile_file(source))
     profile.for_intent(intent)  # what is refused without the weights is refused before they are loaded
     _check_free(target)
     revision = profile.model.revision
@@ -105,7 +124,7 @@ def write_folded(
     try:
         folded.save_pretrained(unfinished, max_shard_size=shard_size)
         loaded.processor.save_pretrained(unfinished)
-        write_atomic(unfinished / "README.md", _folded_card(profile, spec, folded.config).encode())
+        write_atomic(unfinished / "README.md", folded_card(profile, spec, folded.config).encode())
         if target.exists():
             target.rmdir()  # empty; a rename onto it is not possible everywhere
         unfinished.rename(target)
@@ -143,10 +162,15 @@ def _nominal(budget: str, profile: Profile) -> int | str:
     return budget if budget == "adaptive" else parse_nominal(budget, profile.model.visual_tokens)
 
 
-def _profile_file(source: Path) -> Path:
-    """The profile of a run, inside a folder, or the file itself."""
+def profile_file(source: Path) -> Path:
+    """The profile of a run, inside a folder (its own, or a model's that it was embedded into), or the file itself."""
     run = RunFolder(source)
-    return run.profile if run.profile.exists() else source / FILE_NAME if source.is_dir() else source
+    return run.profile if run.profile.exists() else profile_path(source)
+
+
+def profile_bytes(path: Path, profile: Profile) -> bytes:
+    """A profile as a file of its own: byte for byte as it is, or out of the config it is embedded in."""
+    return profile_text(profile) if path.name == CONFIG_NAME else path.read_bytes()
 
 
 def _check_free(target: Path) -> None:
@@ -166,83 +190,3 @@ def _stored_dtype(model: str, revision: str | None) -> torch.dtype | None:
         return None  # loading the model fails on the same and says why
     stored = getattr(config, "dtype", None)
     return stored if isinstance(stored, torch.dtype) else None
-
-
-def _card(profile: Profile) -> str:
-    """A README that says what the profile is for and what was shown for it."""
-    budget, own = profile.budget, [spec.intent for spec in profile.classes if spec.stages is not None]
-    lines = [
-        f"# Visual-token pruning profile for {profile.model.id}",
-        "",
-        f"Profile `{profile.profile_id}`, nominal budget {budget.nominal} of {profile.model.visual_tokens} visual "
-        f"tokens (mean per decoder layer: {budget.mean_tokens_leaving:.1f} leaving, "
-        f"{budget.mean_tokens_entering:.1f} entering).",
-        *([f"Classes that keep other numbers of tokens at the same layers: {', '.join(own)}."] if own else []),
-        "",
-        "```python",
-        *(["from pathlib import Path", ""] if profile.router.file else []),
-        "from claspkit.profiles import read_profile",
-        "from claspkit.runtime import prune",
-        "",
-        'profile = read_profile("profile.json")',
-        f"with prune(model, profile, prompts=[question]{', folder=Path()' if profile.router.file else ''}):",
-        "    model.generate(**inputs)",
-        "```",
-        "",
-        _router_line(profile.router),
-        "",
-        "| class | layers | rho | kept tokens | decision | holdout samples | default score | difference of the tested "
-        "candidate |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for spec in profile.classes:
-        shown = "not tested"
-        if spec.difference is not None and spec.ci_low is not None and spec.ci_high is not None:
-            shown = f"{spec.difference:+.3f} [{spec.ci_low:+.3f}, {spec.ci_high:+.3f}]"
-        default = "-" if spec.default_score is None else f"{spec.default_score:.3f}"
-        layers = ", ".join(map(str, spec.layers))
-        kept = " / ".join(str(stage.keep) for stage in spec.stages or budget.stages)
-        cells = (spec.intent, layers, f"{spec.rho:g}", kept, spec.decision, spec.n_holdout, default, shown)
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join([*lines, ""])
-
-
-def _router_line(router: RouterSpec) -> str:
-    """What gives a prompt its class, and where the folder of that is needed."""
-    if router.file is None:
-        return f"Prompts are routed by rules, version {router.rules_version}."
-    return (
-        f"Prompts are routed by the student in `{router.file}`, which stays beside `profile.json`; `folder` says "
-        f"where. A label less sure than {router.min_confidence:.3f} becomes `{router.fallback}`."
-    )
-
-
-def _folded_card(profile: Profile, spec: ClassSpec, config: Any) -> str:
-    """A README that says what a folded model is, what it comes from, and what it is not."""
-    model = profile.model
-    shares = ", ".join(f"{layer}: {share:.4g}" for layer, share in zip(spec.layers, spec.weights, strict=True))
-    lines = [
-        f"# {model.id} with the vision-layer fusion of class `{spec.intent}`",
-        "",
-        f"Made from {model.id}{f' at revision {model.revision}' if model.revision else ''}, whose licence applies, and "
-        f"from class `{spec.intent}` of profile `{profile.profile_id}`.",
-        "",
-        f"- Vision layers and their shares (0 = embeddings): {shares}",
-        f"- `vision_feature_layer` of config.json: {config.vision_feature_layer}",
-        f"- What the profile decided for this class: {spec.decision} ({spec.reason})",
-        "",
-        "The shares are multiplied into the projector's first layer; all other weights are those of the model above. "
-        "It computes what that model computes when hooks fuse these layers, up to rounding to the stored dtype.",
-        "",
-        "**Fusion only.** No visual token is pruned, so nothing is saved, and prompts of every class get this one "
-        "class's fusion. The profile's scores were measured with pruning; they do not describe this model.",
-        "",
-        "```python",
-        "from transformers import AutoModelForImageTextToText, AutoProcessor",
-        "",
-        'model = AutoModelForImageTextToText.from_pretrained("this folder")',
-        'processor = AutoProcessor.from_pretrained("this folder")',
-        "```",
-        "",
-    ]
-    return "\n".join(lines)

@@ -89,6 +89,15 @@ def checked_bytes(path: str, root: Path | str, sha256: str | None) -> bytes:
     return data
 
 
+def decode_image(data: bytes, name: str) -> Image.Image:
+    """The picture in the bytes of a file, as :func:`open_image` gives it; ``name`` stands for it in an error.
+
+    Raises:
+        BadDataError: as of :func:`open_image`, but for what is about the path.
+    """
+    return _decode(data, name)[0]
+
+
 def check_image(path: str, root: Path | str) -> StoredPicture:
     """Decode the picture ``path`` below ``root`` once and say which it is; errors as :func:`open_image`."""
     relative, data = read_inside(path, root)

@@ -54,14 +54,19 @@ def draw_overlay(picture: Image.Image, grid: tuple[int, int], stages: Sequence[S
     Raises:
         ValueError: no stage, an empty grid or picture, an index outside the grid, a pivot that was not kept.
     """
+    panels = draw_panels(picture, grid, stages)
+    return _compose(panels, [stage_caption(stage, grid[0] * grid[1]) for stage in stages])
+
+
+def draw_panels(picture: Image.Image, grid: tuple[int, int], stages: Sequence[StageView]) -> list[Image.Image]:
+    """The panels of :func:`draw_overlay` one by one, without captions and legend; same arguments and errors."""
     rows, columns = grid
     _check(picture, rows, columns, stages)
     scale = max(1.0, MIN_PANEL / picture.width, *_patch_scales(picture, rows, columns))
     size = (round(picture.width * scale), round(picture.height * scale))
     large = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     faint = Image.blend(large.convert("L").convert("RGB"), Image.new("RGB", size, _GREY), _DIMMED)
-    panels = [_panel(large, faint, rows, columns, stage) for stage in stages]
-    return _compose(panels, [_caption(stage, rows * columns) for stage in stages])
+    return [_panel(large, faint, rows, columns, stage) for stage in stages]
 
 
 def _check(picture: Image.Image, rows: int, columns: int, stages: Sequence[StageView]) -> None:
@@ -129,7 +134,8 @@ def _mark(image: Image.Image, box: Box, kind: str) -> None:
                 draw.line((x + step * shift, y, x + step * shift, y + down * reach), fill=colour)
 
 
-def _caption(stage: StageView, patches: int) -> tuple[str, str]:
+def stage_caption(stage: StageView, patches: int) -> tuple[str, str]:
+    """Two lines about what a stage kept of so many patches: how many and where, and of which kind."""
     kept, pivots = len(set(stage.kept)), len(set(stage.pivots))
     place = Stage(stage.after_layer, max(kept, 1)).place
     return (

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from .canonical import sha256_hex, write_atomic
+from .embedded import CONFIG, CONFIG_NAME, MAX_CONFIG, embedded_profile, has_profile
 from .errors import MismatchError, ProfileError, UsageError, field_diff
 from .profile import MAX_BYTES, SCHEMA_VERSION, ModelSpec, Profile, RouterSpec, parse_profile
 
@@ -17,22 +18,31 @@ MAX_ROUTER_BYTES = 64 * 2**20
 
 
 def profile_path(path: Path | str) -> Path:
-    """The profile file meant by ``path``: itself, or ``profile.json`` inside it when it is a folder."""
+    """The profile file meant by ``path``: itself, or in a folder ``profile.json``.
+
+    In a model's folder without one it is ``config.json``, if a profile is embedded there.
+    """
     path = Path(path)
-    return path / FILE_NAME if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    config = path / CONFIG_NAME
+    if not (path / FILE_NAME).exists() and config.is_file() and has_profile(_read_bounded(config, MAX_CONFIG, CONFIG)):
+        return config
+    return path / FILE_NAME
 
 
 def read_profile(path: Path | str) -> Profile:
-    """Read the profile at ``path``, a file or a folder that holds ``profile.json``.
+    """Read the profile at ``path``: a file, a folder that holds ``profile.json``, or a model's with one in its config.
 
     Raises:
         UsageError: there is nothing to read.
         ProfileError: the file is damaged, hostile or changed; names the field.
     """
     path = profile_path(path)
-    data = _read_bounded(path, MAX_BYTES, "(file)")
+    embedded = path.name == CONFIG_NAME
+    data = _read_bounded(path, MAX_CONFIG if embedded else MAX_BYTES, "(file)")
     try:
-        return parse_profile(data)
+        return parse_profile(embedded_profile(data) if embedded else data)
     except ProfileError as error:
         raise ProfileError(error.field, f"{error.reason} [in {path}]") from None
 
@@ -45,12 +55,18 @@ def write_profile(profile: Profile, path: Path | str) -> Path:
             written.
         ResourceError: the disk is full.
     """
-    path = profile_path(path)
-    text = json.dumps(profile.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
-    data = (text + "\n").encode("utf-8")
+    path = Path(path)
+    path = path / FILE_NAME if path.is_dir() else path
+    data = profile_text(profile)
     parse_profile(data)
     write_atomic(path, data)
     return path
+
+
+def profile_text(profile: Profile) -> bytes:
+    """The content of a profile's file: indented UTF-8 JSON."""
+    text = json.dumps(profile.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode("utf-8")
 
 
 def read_router_file(router: RouterSpec, folder: Path | str) -> bytes:

@@ -83,14 +83,16 @@ def exit_code(arguments: list[str]) -> int:
 
 
 def test_a_profile_folder_is_complete(tmp_path: Path) -> None:
-    """The profile byte for byte, its schema, a card, and digests that hold for all of them."""
+    """The profile byte for byte, its schema, a card, digests that hold for all of them, and a hub's attributes."""
     source = write_profile(example_profile(), tmp_path)
     names = export_profile(source, tmp_path / "deploy")
     written = {path.name: path.read_bytes() for path in (tmp_path / "deploy").iterdir()}
-    assert sorted(written) == sorted(names) == ["README.md", "SHA256SUMS", "profile.json", "schema.json"]
+    assert sorted(written) == sorted(names)
+    assert sorted(written) == [".gitattributes", "README.md", "SHA256SUMS", "profile.json", "schema.json"]
+    assert b"*.safetensors filter=lfs" in written.pop(".gitattributes")
     assert written["profile.json"] == source.read_bytes()
     assert "$schema" in json.loads(written["schema.json"])
-    assert written["README.md"].startswith(b"# Visual-token pruning profile for example/llava\n")
+    assert b"\n# Visual-token pruning profile for example/llava\n" in written["README.md"]
     sums = written.pop("SHA256SUMS").decode().splitlines()
     assert sorted(sums) == sorted(f"{hashlib.sha256(data).hexdigest()}  {name}" for name, data in written.items())
 

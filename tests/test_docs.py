@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -36,6 +38,70 @@ def test_every_command_is_documented_and_no_other() -> None:
     documented = re.findall(r"^\| `(claspkit [a-z -]+)` \|", page, flags=re.MULTILINE)
     assert sorted(documented) == sorted(commands())
     assert len(documented) >= 10
+
+
+WITHOUT_EXAMPLE = {"claspkit inspect", "claspkit report"}
+"""Commands whose help does not show one yet."""
+
+
+def command_helps() -> dict[str, tuple[str, list[Any]]]:
+    """Command -> its help and its options."""
+    found = {}
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        for sub, inner in (getattr(command, "commands", None) or {"": command}).items():
+            options = [param for param in inner.params if param.param_type_name == "option"]
+            found[f"claspkit {name} {sub}".strip()] = (inner.help or "", options)
+    return found
+
+
+def test_every_help_shows_an_example_of_that_command() -> None:
+    """With options that the command has."""
+    without = set()
+    for name, (text, options) in command_helps().items():
+        if not re.search(r"^\s*Examples?:$", text, flags=re.MULTILINE):
+            without.add(name)
+            continue
+        shown = " ".join(text.partition("Example")[2].split())
+        assert name in shown or (name == "claspkit calibrate" and "clasp-calibrate" in shown), name
+        known = {word for option in options for word in [*option.opts, *option.secondary_opts]}
+        assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", shown)) <= known | {"--help"}, name
+    assert without <= WITHOUT_EXAMPLE
+
+
+def test_every_option_says_what_it_is() -> None:
+    """In the help, in words."""
+    for name, (_, options) in command_helps().items():
+        assert [option.name for option in options if not option.help] == [], name
+
+
+@pytest.mark.parametrize("command", ["run", "demo", "export", "verify", "diff", "doctor"])
+def test_every_option_of_what_is_shipped_with_is_documented(command: str) -> None:
+    """In docs/cli.md, docs/deploying.md or docs/running.md."""
+    pages = [ROOT / "docs" / name for name in ("cli.md", "deploying.md", "running.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    _, options = command_helps()[f"claspkit {command}"]
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
+    assert [option.opts[0] for option in options if not named & {*option.opts, *option.secondary_opts}] == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_documented_completion_completes(shell: str) -> None:
+    """The script for a shell is printed, and what it asks for answers with commands and options."""
+    program = "import sys; sys.argv[0] = 'claspkit'; from claspkit.calib.cli import main; main()"
+
+    def ask(**variables: str) -> str:
+        environment = {**os.environ, **variables}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        return done.stdout
+
+    assert "claspkit" in ask(_CLASPKIT_COMPLETE=f"source_{shell}")
+    if shell == "bash":
+        found = ask(_CLASPKIT_COMPLETE="complete_bash", COMP_WORDS="claspkit ver", COMP_CWORD="1")
+        assert found.split() == ["verify"]
+        found = ask(_CLASPKIT_COMPLETE="complete_bash", COMP_WORDS="claspkit export --em", COMP_CWORD="2")
+        assert found.split() == ["--embed"]
 
 
 @pytest.mark.parametrize(
