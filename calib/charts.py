@@ -18,8 +18,8 @@ Curves = Mapping[str, Sequence[Sequence[float]]]
 COLOURS = 5
 """Line colours the style sheet defines, ``s0`` to ``s4``; then they start over with another dash."""
 
-_DASHES = ("", "7 3", "2 3", "9 3 2 3", "14 4", "5 2 1 2 1 2")
-_MARKERS = ("circle", "square", "triangle", "diamond", "cross", "down")
+DASHES = ("", "7 3", "2 3", "9 3 2 3", "14 4", "5 2 1 2 1 2")
+MARKERS = ("circle", "square", "triangle", "diamond", "cross", "down")
 _LONGEST_NAME = 11
 _MIN_RANGE = 0.04  # of the score axis: four points, so that noise does not look like a mountain
 
@@ -157,19 +157,20 @@ def _axes(low: float, high: float) -> str:
 def _line(name: str, line: Sequence[Sequence[float]], style: int, low: float, high: float, label_y: float) -> str:
     places = [(_x(rho), _y(score, low, high)) for rho, score in line]
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-    colour, dash = f"s{style % COLOURS}", _DASHES[style % len(_DASHES)]
-    shape = _MARKERS[style % len(_MARKERS)]
+    colour, dash = f"s{style % COLOURS}", DASHES[style % len(DASHES)]
+    shape = MARKERS[style % len(MARKERS)]
     last = places[-1]
     return (
         f'<g class="{colour}"><path class="line" stroke-dasharray="{dash or "none"}" d="{path}"/>'
         + "".join(f'<path class="mark" d="{marker(shape, x, y)}"/>' for x, y in places)
         + f'<path class="lead" d="M{last[0] + 5:.1f} {last[1]:.1f}L{_RIGHT + 9} {label_y:.1f}"/>'
         + f'<path class="mark" d="{marker(shape, _RIGHT + 14, label_y)}"/>'
-        + f'<text class="name" x="{_RIGHT + 21}" y="{label_y + 4:.1f}">{esc(_short(name))}</text></g>'
+        + f'<text class="name" x="{_RIGHT + 21}" y="{label_y + 4:.1f}">{esc(short_name(name))}</text></g>'
     )
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
+    """A prototype's name as it fits beside a chart."""
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
@@ -242,7 +243,7 @@ def difference_chart(rows: Sequence[dict[str, Any]]) -> str:
 
     parts = [
         f'<path class="{"axis" if abs(tick) < 1e-12 else "grid"}" d="M{place(tick):.1f} 8V{bottom}"/>'
-        f'<text class="tick" x="{place(tick):.1f}" y="{bottom + 16}" text-anchor="middle">{_signed(tick)}</text>'
+        f'<text class="tick" x="{place(tick):.1f}" y="{bottom + 16}" text-anchor="middle">{signed(tick)}</text>'
         for tick in (round(tick, 6) for tick in ticks(low, high))
     ]
     for number, row in enumerate(tested):
@@ -268,7 +269,8 @@ def difference_chart(rows: Sequence[dict[str, Any]]) -> str:
     return svg + "".join(parts) + numbers
 
 
-def _signed(tick: float) -> str:
+def signed(tick: float) -> str:
+    """A difference on an axis, in points: ``+2``, ``-0.5``, ``0``."""
     return f"{100 * tick:+g}" if tick else "0"
 
 

@@ -17,7 +17,8 @@ from claspkit.profiles.errors import ClaspError
 
 from .cli_demo import demo
 from .cli_doctor import doctor
-from .cli_look import inspect, plan, report
+from .cli_inspect import inspect, report
+from .cli_look import plan
 from .cli_optuna import export_optuna
 from .cli_power import power
 from .cli_router import router_app

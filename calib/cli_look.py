@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from claspkit.profiles.canonical import strict_loads, write_atomic
-from claspkit.profiles.errors import CorruptError
 from claspkit.profiles.intents import open_taxonomy
-from claspkit.profiles.records import read_records
 
 from .cli_stages import PrototypesFile, TaxonomyFile
-from .config import read_lock
-from .folder import RunFolder, read_samples
 from .plan import make_plan
 from .plan_cache import ALL, CacheChoice, parse_picture
 from .plan_table import render_plan
 from .probe import probe_machine
-from .rejects import read_rejects
-from .report import render_report
 from .schedule import join_budgets, parse_stages
 from .space_file import open_prototypes
-from .table import print_summary
-from .worker_ledgers import read_all
 
 RunArgument = Annotated[Path, typer.Argument(help="Run folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -83,56 +72,3 @@ def plan(
     typer.echo(json.dumps(facts) if as_json else render_plan(facts))
 
 
-def inspect(run: RunArgument, as_json: AsJson = False) -> None:
-    """Show what a run found; of a run that is unfinished, how far it came."""
-    folder = RunFolder(run)
-    if folder.summary.exists():
-        summary = _summary(folder)
-        if as_json:
-            typer.echo(json.dumps(summary))
-        else:
-            print_summary(summary, Console(), folder.profile, folder.report)
-        return
-    progress = _progress(folder)
-    if as_json:
-        typer.echo(json.dumps(progress))
-    else:
-        for name, value in progress.items():
-            typer.echo(f"{name:<12} {value}")
-        typer.echo("unfinished: run the same command again to continue", err=True)
-
-
-def report(run: RunArgument) -> None:
-    """Write RUN/report.html anew from what the run found."""
-    folder = RunFolder(run)
-    if not folder.summary.exists():
-        read_lock(run)
-        raise CorruptError(
-            f"{run} is not finished, there is nothing to report yet; `claspkit inspect {shlex.quote(str(run))}` says "
-            "how far it is"
-        )
-    write_atomic(folder.report, render_report(_summary(folder)).encode())
-    typer.echo(str(folder.report))
-
-
-def _summary(folder: RunFolder) -> dict[str, Any]:
-    try:
-        summary: dict[str, Any] = strict_loads(folder.summary.read_bytes(), max_bytes=50_000_000)
-    except ValueError as error:
-        raise CorruptError(
-            f"{folder.summary} is damaged ({error}); run the calibration again, it is quick now"
-        ) from error
-    return summary
-
-
-def _progress(folder: RunFolder) -> dict[str, Any]:
-    facts = read_lock(folder.root)
-    progress: dict[str, Any] = {"model": facts["model"], "per class": facts["per_class"]}
-    if folder.samples.exists():
-        data = read_samples(folder)
-        progress |= {"samples": len(data.samples), "quarantined": len(data.quarantine) + len(read_rejects(folder))}
-    if folder.labels.exists():
-        progress["labels"] = len(read_records(folder.labels))
-    if (ledger := read_all(folder)) is not None:
-        progress["evaluations"] = ledger.evaluations
-    return progress

@@ -136,7 +136,7 @@ def read_finished(root: Path) -> FinishedRun:
         )
     data = read_samples(folder)
     taxonomy = _taxonomy(folder, profile)
-    classes = take_classes(data.samples, _labels(config, folder, data.samples, taxonomy), taxonomy.ids, config)
+    classes = take_classes(data.samples, recorded_labels(config, folder, data.samples, taxonomy), taxonomy.ids, config)
     classes, _ = leave_out(read_rejects(folder), classes, data)
     run = FinishedRun(folder, facts, config, profile, taxonomy, classes, space, Ledger.read(folder.ledger))
     _check(run)
@@ -152,14 +152,22 @@ def _taxonomy(folder: RunFolder, profile: Profile) -> Taxonomy:
     return found
 
 
-def _labels(
-    config: RunConfig, folder: RunFolder, samples: Sequence[Sample], taxonomy: Taxonomy
+def recorded_labels(
+    config: RunConfig, folder: RunFolder, samples: Sequence[Sample], taxonomy: Taxonomy, *, overrides: bool = True
 ) -> dict[str, Label]:
-    """Sample uid -> label, out of the log: whoever labelled need not be there any more."""
+    """Sample uid -> label, out of the log: whoever labelled need not be there any more.
+
+    Args:
+        config: what the run was asked.
+        folder: where its log lies; it must be there.
+        samples: all that were read; those without a label in the log are left out.
+        taxonomy: their classes.
+        overrides: let the rules overrule a teacher, as the run does; else what the labeller itself said.
+    """
     recorded = ReplayBackend(BackendOptions(answers=folder.labels, taxonomy=taxonomy))
     labelled = [sample for sample in samples if recorded.answer(sample.prompt) is not None]
     prompts = [sample.prompt for sample in labelled]
-    labels = label_prompts(prompts, recorded, None, overrides=config.router != "rules")
+    labels = label_prompts(prompts, recorded, None, overrides=overrides and config.router != "rules")
     return {sample.uid: label for sample, label in zip(labelled, labels, strict=True)}
 
 

@@ -115,6 +115,11 @@ class RunFolder:
         return self.root / "report.html"
 
     @property
+    def gallery(self) -> Path:
+        """Pictures for the report with what every stage kept of them."""
+        return self.root / "gallery.json"
+
+    @property
     def summary(self) -> Path:
         """What the final table shows, as JSON, with costs and times."""
         return self.root / "summary.json"

@@ -54,10 +54,20 @@ def survivors(scores: Mapping[str, Sequence[float]], keep: int) -> list[str]:
 
 def trails(scores: Sequence[float], leader: Sequence[float]) -> bool:
     """Whether the paired differences to the leader are CLEAR standard errors below zero."""
-    differences = [mine - its for mine, its in zip(scores, leader, strict=True)]
-    error = pstdev(differences) / sqrt(len(differences))
+    lead, error = behind(scores, leader)
     # Where every sample differs by the same amount the error is 0, which a handful of samples does not prove.
-    return error > 0 and fmean(differences) < -CLEAR * error
+    return error > 0 and lead < -CLEAR * error
+
+
+def behind(scores: Sequence[float], leader: Sequence[float]) -> tuple[float, float]:
+    """Mean of the paired differences to the leader, below zero for who trails it, and the standard error of this mean.
+
+    Args:
+        scores: per sample, finite, at least one.
+        leader: the leader's, on the same samples.
+    """
+    differences = [mine - its for mine, its in zip(scores, leader, strict=True)]
+    return fmean(differences), pstdev(differences) / sqrt(len(differences))
 
 
 def mean(scores: Sequence[float]) -> float:

@@ -37,7 +37,6 @@ from .outcome_budgets import adaptive_row, budget_rows, evidence_of, own_stages
 from .plan import TEXT_TOKENS, decoder_flops
 from .pooled import PooledChoice, judge_pooled
 from .profile_router import ProfileRouter, drop_weights, put_weights
-from .report import render_report
 from .search import ClassData, Verdict
 from .sources import LoadResult
 from .space import Space
@@ -107,7 +106,7 @@ class Outcome:
 
 
 def finish(findings: Findings, folder: RunFolder) -> Outcome:
-    """Write the profiles, summary and report."""
+    """Write the profiles and the summary."""
     profiles = [
         (build_profile(findings, result), _place(folder, number, result))
         for number, result in enumerate(findings.results)
@@ -120,7 +119,6 @@ def finish(findings: Findings, folder: RunFolder) -> Outcome:
     if findings.adaptive is not None:
         summary["adaptive"] = _put_adaptive(findings, findings.adaptive, folder)
     write_atomic(folder.summary, json.dumps(summary, indent=1).encode())
-    write_atomic(folder.report, render_report(summary).encode())
     return Outcome(profiles[0][0], summary)
 
 

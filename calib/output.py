@@ -23,21 +23,23 @@ def write_named(path: Path, data: bytes, option: str) -> None:
         ) from None
 
 
-def html_page(title: str, style: str, body: str) -> str:
+def html_page(title: str, style: str, body: str, *, pictures: bool = False) -> str:
     """A page of its own: light and dark, phone width, and a policy that lets it fetch and run nothing.
 
     Args:
         title: escaped.
         style: CSS.
         body: HTML.
+        pictures: whether it holds pictures as data; others are not fetched in any case.
     """
+    policy = "default-src 'none'; style-src 'unsafe-inline'" + ("; img-src data:" if pictures else "")
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <title>{title}</title>
 <style>{style}</style>
 </head>

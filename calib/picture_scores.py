@@ -60,7 +60,9 @@ def write_picture(path: Path, scores: Scores, rejected: Rejection, title: str, w
     write_named(path, text.encode(), "--picture")
 
 
-def draw_scores(scores: Scores, rejected: Rejection, title: str, word: str = "accuracy") -> str:
+def draw_scores(
+    scores: Scores, rejected: Rejection, title: str, word: str = "accuracy", name: str = "scores", styled: bool = True
+) -> str:
     """The picture as SVG text.
 
     Args:
@@ -68,8 +70,10 @@ def draw_scores(scores: Scores, rejected: Rejection, title: str, word: str = "ac
         rejected: what comes of rejecting at the router's own threshold; marked on the curve.
         title: who was scored on what.
         word: what a right label shows, "accuracy" or "agreement".
+        name: beginning of its ids, for a page with several.
+        styled: bring the style sheet along; a page that has :data:`SCORES_STYLE` already needs none.
     """
-    worst, frame = _confusions(scores), _Frame(len(scores.classes))
+    worst, frame = confusions(scores), _Frame(len(scores.classes))
     width, height = frame.size
     described = (
         f"{scores.prompts} prompts, {word} {percent(scores.accuracy)} percent. Rows are true classes, columns labels. "
@@ -77,9 +81,10 @@ def draw_scores(scores: Scores, rejected: Rejection, title: str, word: str = "ac
         + f"{_own(rejected, word)}."
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" aria-labelledby="scores-t scores-d"><title id="scores-t">{esc(title)}</title>'
-        f'<desc id="scores-d">{esc(described)}</desc><style>{_STYLE}</style>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="scores" role="img" viewBox="0 0 {width} {height}" '
+        f'width="{width}" height="{height}" aria-labelledby="{esc(name)}-t {esc(name)}-d">'
+        f'<title id="{esc(name)}-t">{esc(title)}</title><desc id="{esc(name)}-d">{esc(described)}</desc>'
+        f"{f'<style>{SCORES_STYLE}</style>' if styled else ''}"
         f'<rect class="page" width="{width}" height="{height}"/>'
         f'<text class="title" x="16" y="28">{esc(_cut(title, 66))}</text>'
         f'<text class="soft" x="16" y="50">{scores.prompts} prompts, {word} {percent(scores.accuracy)} %, macro F1 '
@@ -171,7 +176,7 @@ def _own(rejected: Rejection, word: str) -> str:
     )
 
 
-def _confusions(scores: Scores) -> list[str]:
+def confusions(scores: Scores) -> list[str]:
     """``3 of 40 object as text`` and so on, the most frequent first."""
     names = _names(scores)
     found = [
@@ -211,7 +216,7 @@ def _page(svg: str, scores: Scores, title: str, word: str) -> str:
     )
     picture = f'<div class="scroll" role="region" tabindex="0" aria-label="Picture">{svg}</div>'
     body = f"<main><h1>{esc(title)}</h1>{picture}{confusion}{curve}</main>\n"
-    return html_page(esc(title), _STYLE + _PAGE_STYLE, body)
+    return html_page(esc(title), _PAGE_STYLE, body)
 
 
 def _tenths(scores: Scores) -> Iterator[tuple[float, float, float]]:
@@ -220,19 +225,25 @@ def _tenths(scores: Scores) -> Iterator[tuple[float, float, float]]:
         yield next(row for row in scores.curve if row[1] >= tenth / 10 - 1e-9)
 
 
-_STYLE = """
-:root{--page:#fff;--ink:#1b1f24;--soft:#57606a;--edge:#d0d7de;--good:#0b5a8f;--bad:#a63d00;--on:#fff}
-@media (prefers-color-scheme:dark){:root{--page:#14181d;--ink:#e6e9ec;--soft:#a3adb8;--edge:#3a424b;--good:#7cc3f2;
+SCORES_STYLE = """
+svg.scores{--page:#fff;--ink:#1b1f24;--soft:#57606a;--edge:#d0d7de;--good:#0b5a8f;--bad:#a63d00;--on:#fff;
+font:13px system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif}
+@media (prefers-color-scheme:dark){svg.scores{--page:#14181d;--ink:#e6e9ec;--soft:#a3adb8;--edge:#3a424b;--good:#7cc3f2;
 --bad:#ffa466;--on:#10141a}}
-svg{font:13px system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif}
-svg .page{fill:var(--page)}svg text{fill:var(--ink)}svg .soft{fill:var(--soft)}
-svg .title{font-size:17px;font-weight:600}svg .head{font-size:15px;font-weight:600}svg .count{font-weight:600}
-svg .right{fill:var(--good)}svg .wrong{fill:var(--bad)}svg .empty{fill:none;stroke:var(--edge)}
-svg .strong{fill:var(--on)}svg .grid{stroke:var(--edge);fill:none}svg .axis{stroke:var(--soft);fill:none}
-svg .line{stroke:var(--good);stroke-width:2;fill:none}svg .dot{fill:var(--good)}
-svg .mark{stroke:var(--soft);stroke-dasharray:4 3;fill:none}svg .ring{stroke:var(--bad);stroke-width:2.5;fill:none}
+svg.scores .page{fill:var(--page)}svg.scores text{font:inherit;fill:var(--ink)}svg.scores .soft{fill:var(--soft)}
+svg.scores .title{font-size:17px;font-weight:600}svg.scores .head{font-size:15px;font-weight:600}
+svg.scores .count{font-weight:600}svg.scores .right{fill:var(--good)}svg.scores .wrong{fill:var(--bad)}
+svg.scores .empty{fill:none;stroke:var(--edge)}svg.scores .strong{fill:var(--on)}
+svg.scores .grid{stroke:var(--edge);fill:none}svg.scores .axis{stroke:var(--soft);fill:none}
+svg.scores .line{stroke:var(--good);stroke-width:2;fill:none}svg.scores .dot{fill:var(--good);stroke:none}
+svg.scores .mark{stroke:var(--soft);stroke-dasharray:4 3;fill:none}
+svg.scores .ring{stroke:var(--bad);stroke-width:2.5;fill:none}
 """
+"""Style sheet of the picture; it touches nothing else on a page."""
+
 _PAGE_STYLE = """
+:root{--page:#fff;--ink:#1b1f24;--soft:#57606a;--edge:#d0d7de;--good:#0b5a8f}
+@media (prefers-color-scheme:dark){:root{--page:#14181d;--ink:#e6e9ec;--soft:#a3adb8;--edge:#3a424b;--good:#7cc3f2}}
 body{margin:0 auto;max-width:800px;padding:0 16px 48px;background:var(--page);color:var(--ink);
 font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif;overflow-wrap:anywhere}
 h1{font-size:1.3rem}.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem;margin:16px 0}

@@ -12,10 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TypeVar
-
-import torch
 
 from claspkit.cache.layout import MANIFEST
 from claspkit.cache.store import FeatureStore
@@ -49,11 +46,13 @@ from .pooled import PooledChoice, choose_pooled
 from .profile_router import check_choice, choose_router
 from .progress import Reporter, steps
 from .rejects import leave_out
+from .report_run import draw_and_report
+from .run_model import DTYPES, source_options
 from .samples import Sample
 from .schedule import describe_budget, run_budgets
 from .search import MIN_SAMPLES, ClassData, Search, decide
 from .search_workers import SearchCrew
-from .sources import LoadResult, SourceOptions, open_source
+from .sources import LoadResult, open_source
 from .space import Candidate, Space, make_space
 from .space_file import open_prototypes
 from .strategies import STRATEGIES, strategy_facts
@@ -61,8 +60,6 @@ from .table import not_finite_words, router_words
 from .worker_ledgers import take_over
 
 T = TypeVar("T")
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 STAGES = ("samples", "label", "cache", "search", "profile")
 """Where a run can be told to stop, in order."""
@@ -186,7 +183,9 @@ class Pipeline:
                 pictures=cached.pictures,
                 seconds=times.seconds,
             )
-            return finish(findings, self.folder)
+            outcome = finish(findings, self.folder)
+            draw_and_report(self.folder, loaded, cached.store, self.report)
+            return outcome
         finally:
             ledger.close()
             cached.store.close()
@@ -241,7 +240,8 @@ class Pipeline:
     def _samples(self) -> LoadResult:
         """Read the data once; afterwards the list on disk is what counts."""
         if not self.folder.samples.exists():
-            write_samples(self.folder, open_source(self._source).load(progress=self.report.rows()))
+            source = open_source(source_options(self.config, self.folder))
+            write_samples(self.folder, source.load(progress=self.report.rows()))
         data = read_samples(self.folder)
         self.report.say(f"samples: {len(data.samples)} read, {len(data.quarantine)} quarantined")
         for row in data.quarantine[:5]:
@@ -272,25 +272,9 @@ class Pipeline:
     def _features(self, loaded: LoadedModel, classes: Sequence[ClassData], workers: int, space: Space) -> Cached:
         """Make sure the cache holds every picture that can be used."""
         used = {s.image_sha256: s.image for c in classes for s in (*c.search, *c.holdout)}
-        root = self._source.sample_root
+        root = source_options(self.config, self.folder).sample_root
         pictures = dict(sorted(used.items()))
         return fill_cache(self.config, loaded, pictures, root, self.folder, self.report, workers, space)
-
-    @property
-    def _source(self) -> SourceOptions:
-        """Where the samples come from, and where their pictures lie."""
-        config = self.config
-        return SourceOptions(
-            data=config.data,
-            model_name=config.model,
-            image_root=Path(config.image_root) if config.image_root else None,
-            materialise=self.folder.images,
-            per_class=config.per_class,
-            seed=config.seed,
-            max_rows=config.max_rows,
-            columns=dict(config.columns),
-            scorer=config.scorer,
-        )
 
     def _search(
         self,
@@ -379,6 +363,7 @@ def _start_over(folder: RunFolder) -> None:
         *folder.left_ledgers,
         folder.study,
         folder.report,
+        folder.gallery,
         folder.summary,
     )
     stores = (folder.features, *folder.left_by_workers)

@@ -11,11 +11,17 @@ from string import Template
 from typing import Any
 
 from .charts import curve_chart, data_table, difference_chart, esc, heat_map, line_styles
+from .charts_compute import compute_figure
 from .costs import show_flops
 from .output import html_page
+from .picture_scores import SCORES_STYLE
 from .report_budgets import budgets_part
+from .report_found import Found
+from .report_gallery import GALLERY_STYLE, gallery_part
 from .report_measures import measures_table
 from .report_pooled import pooled_table
+from .report_search import POINTS_NOTE, comparisons_part, costs_part, overrides_part, points_figure, race_part
+from .report_style import STYLE
 from .table import CHANGED, KEPT, headline, holdout_means, interval, not_finite_words, outcome, percent, router_words
 
 QUARANTINE_SHOWN = 100
@@ -29,20 +35,23 @@ _UNSEARCHED = "not searched"
 Summary = dict[str, Any]
 
 
-def render_report(summary: dict[str, Any]) -> str:
+def render_report(summary: dict[str, Any], found: Found | None = None) -> str:
     """Return the report as HTML text, at most 2 MB, encodable as UTF-8 whatever the data holds.
 
     Args:
         summary: what :func:`claspkit.calib.outcome.summarise` made, or the same read back from summary.json.
+        found: what the run's records say beyond that; without it there are no race, gallery, intervals and FLOPs.
     """
     sections = [
-        f'<section id="{name}" aria-labelledby="{name}-h"><h2 id="{name}-h">{title}</h2>{body(summary)}</section>'
+        f'<section id="{name}" aria-labelledby="{name}-h"><h2 id="{name}-h">{title}</h2>'
+        f"{body(summary, found)}</section>"
         for name, (title, body) in _SECTIONS.items()
     ]
     links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, (title, _) in _SECTIONS.items())
     title = esc(f"Calibration of {summary['model']['id']}")
     body = _BODY.substitute(title=title, links=links, verdict=_verdict(summary), sections="\n".join(sections))
-    return html_page(title, _STYLE, body)
+    style = STYLE + SCORES_STYLE + GALLERY_STYLE
+    return html_page(title, style, body, pictures=True)
 
 
 def _verdict(summary: Summary) -> str:
@@ -66,7 +75,7 @@ def _verdict(summary: Summary) -> str:
     )
 
 
-def _classes(summary: Summary) -> str:
+def _classes(summary: Summary, _: Found | None) -> str:
     chart = difference_chart(summary["classes"])
     figure = f'<figure class="wide"><figcaption>{_DIFFERENCES}</figcaption>{chart}</figure>' if chart else ""
     head = "".join(f'<th scope="col">{name}</th>' for name in _COLUMNS)
@@ -126,9 +135,11 @@ def _class_row(row: dict[str, Any]) -> str:
     )
 
 
-def _curves(summary: Summary) -> str:
+def _curves(summary: Summary, found: Found | None) -> str:
     styles, default = line_styles(summary["classes"]), summary["default_candidate"]
-    figures = "".join(_curve_figure(row, styles, default) for row in summary["classes"])
+    figures = "".join(_curve_figure(row, styles, default, found) for row in summary["classes"])
+    if found is not None and found.searches:
+        return f'{POINTS_NOTE}<div class="grid-of-charts">{figures}</div>'
     return (
         '<p class="note">Mean score on the <em>search</em> split. The highest point of a search is optimistic: it was '
         "picked because it is the highest. Only the holdout difference written beside each chart decided. The vertical "
@@ -137,17 +148,19 @@ def _curves(summary: Summary) -> str:
     )
 
 
-def _curve_figure(row: dict[str, Any], styles: Mapping[str, int], default: str) -> str:
+def _curve_figure(row: dict[str, Any], styles: Mapping[str, int], default: str, found: Found | None) -> str:
     told = "" if row["tested"] is None else f"Tested: {row['tested']}."
     if row["difference"] is not None:
         told += f" Holdout difference {interval(row)} points, Holm p {_p_value(row['p_holm'])}."
     shown = _OUTCOMES.get(outcome(row), _UNSEARCHED)
     drawn = any(row["curves"].values())
-    chart = curve_chart(row, styles, default) if drawn else f'<p class="nothing">{esc(_short(row["reason"]))}</p>'
+    chart = points_figure(row, found, default) if found else ""
+    if not chart:
+        chart = curve_chart(row, styles, default) if drawn else f'<p class="nothing">{esc(_short(row["reason"]))}</p>'
     return f"<figure><h3>{esc(row['name'])}</h3><figcaption>{esc(told)} <b>{shown}</b></figcaption>{chart}</figure>"
 
 
-def _weights(summary: Summary) -> str:
+def _weights(summary: Summary, _: Found | None) -> str:
     model = summary["model"]
     chart = heat_map(summary["classes"], model["vision_depth"], model["default_layer"])
     return (
@@ -156,7 +169,7 @@ def _weights(summary: Summary) -> str:
     )
 
 
-def _budget(summary: Summary) -> str:
+def _budget(summary: Summary, _: Found | None) -> str:
     budget, model = summary["budget"], summary["model"]
     starts = [0, *(stage["after_layer"] + 1 for stage in budget["stages"])]
     ends = [start - 1 for start in starts[1:]] + [model["decoder_depth"] - 1]
@@ -178,7 +191,7 @@ def _budget(summary: Summary) -> str:
             if last >= first  # a stage before the decoder leaves no layer to all tokens
         ),
     )
-    return _facts(facts) + table + budgets_part(summary)
+    return _facts(facts) + table + compute_figure(summary) + budgets_part(summary)
 
 
 def _tokens(mean: float, share: float) -> str:
@@ -191,12 +204,13 @@ def _flops(prefill: dict[str, int]) -> str:
     return f"{pruned / 1e9:.4g} of {full / 1e9:.4g} GFLOP ({100 * pruned / full:.1f} %); {counted}"
 
 
-def _data(summary: Summary) -> str:
+def _data(summary: Summary, found: Found | None) -> str:
     labels = sorted(summary["labels"].items(), key=lambda item: -item[1])
     quarantine = summary["quarantine"]
     parts = [data_table("Samples by who labelled them", ["label source", "samples"], labels)]
+    parts.append(overrides_part(found))
     if not quarantine:
-        return parts[0] + "<p>No row of the data was left out.</p>"
+        return "".join(parts) + "<p>No row of the data was left out.</p>"
     shown = [(_short(row["where"]), _short(row["reason"])) for row in quarantine[:QUARANTINE_SHOWN]]
     parts.append(f"<p>{_count(len(quarantine), 'row')} of the data left out.</p>")
     table = data_table("Rows left out", ["where", "reason"], shown)
@@ -207,7 +221,7 @@ def _data(summary: Summary) -> str:
     return "".join(parts)
 
 
-def _router(summary: Summary) -> str:
+def _router(summary: Summary, found: Found | None) -> str:
     facts = summary.get("router")
     if facts is None:
         return "<p>This run is of a version that did not say how it chose the router; the profile names it.</p>"
@@ -225,10 +239,11 @@ def _router(summary: Summary) -> str:
         f"<p>{esc(router_words(facts))}.</p>"
         + _facts({"Why": f"{facts['chosen']}: {facts['why']}", "Different prompts labelled": facts["prompts"]})
         + data_table(f"Routers against the labels of {compared}, percent; rejected is default", header, shown)
+        + comparisons_part(found)
     )
 
 
-def _cost(summary: Summary) -> str:
+def _cost(summary: Summary, found: Found | None) -> str:
     cost = summary["cost"]
     seconds = cost["seconds"]
     facts = {
@@ -241,7 +256,8 @@ def _cost(summary: Summary) -> str:
         *((stage, _duration(value)) for stage, value in seconds.items()),
         ("total", _duration(sum(seconds.values()))),
     ]
-    return _facts(facts) + data_table("Time per stage, last invocation only", ["stage", "time"], rows)
+    times = data_table("Time per stage, last invocation only", ["stage", "time"], rows)
+    return costs_part(found) + _facts(facts) + times
 
 
 def _decoder_cost(cost: dict[str, Any] | None) -> dict[str, str]:
@@ -257,7 +273,7 @@ def _decoder_cost(cost: dict[str, Any] | None) -> dict[str, str]:
     }
 
 
-def _provenance(summary: Summary) -> str:
+def _provenance(summary: Summary, _: Found | None) -> str:
     model = summary["model"]
     facts = {
         "Profile id": summary["profile_id"],
@@ -275,9 +291,20 @@ def _provenance(summary: Summary) -> str:
     return f"{_facts(facts)}{datasets}{environment}<details><summary>What was asked for</summary>{asked}</details>"
 
 
-_SECTIONS: dict[str, tuple[str, Callable[[Summary], str]]] = {
+def _race(summary: Summary, found: Found | None) -> str:
+    return race_part(summary, found)
+
+
+def _gallery(summary: Summary, found: Found | None) -> str:
+    names = {row["intent"]: row["name"] for row in summary["classes"]}
+    return gallery_part(found.gallery if found else None, names)
+
+
+_SECTIONS: dict[str, tuple[str, Callable[[Summary, Found | None], str]]] = {
     "classes": ("Classes", _classes),
     "search": ("Search", _curves),
+    "race": ("Race", _race),
+    "gallery": ("Samples", _gallery),
     "weights": ("Fusion weights", _weights),
     "budget": ("Budget", _budget),
     "data": ("Data", _data),
@@ -325,59 +352,3 @@ $verdict
 $sections
 </main>
 """)
-
-_STYLE = """
-:root{--page:#fff;--card:#f6f7f9;--ink:#1b1f24;--soft:#57606a;--edge:#d5dae0;--link:#0a58b8;--heat:8,70,150;
---onheat:#fff;--good:#0a6b4b;--goodbg:#dcf3e8;--s0:#3d4650;--s1:#0072b2;--s2:#c24e00;--s3:#00795a;--s4:#a3478a}
-@media (prefers-color-scheme:dark){:root{--page:#14171b;--card:#1d2126;--ink:#e7eaee;--soft:#a7b0ba;--edge:#3a424b;
---link:#7db8ff;--heat:40,110,200;--onheat:#fff;--good:#7fe0b8;--goodbg:#173a2e;--s0:#c9d1d9;--s1:#62b5ef;
---s2:#f59a55;--s3:#45cfa2;--s4:#e59bd0}}
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:1180px;padding:0 16px 64px;background:var(--page);color:var(--ink);
-font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;overflow-wrap:break-word}
-h1{font-size:1.6rem;line-height:1.25;margin:28px 0 8px}h2{font-size:1.25rem;margin:48px 0 12px}
-h3{font-size:1rem;margin:0}a{color:var(--link)}
-:focus-visible{outline:3px solid var(--link);outline-offset:2px}main:focus{outline:none}
-.skip{position:absolute;left:-999px}.skip:focus{left:8px;top:8px;background:var(--page);padding:8px;z-index:2}
-nav ul{display:flex;flex-wrap:wrap;gap:4px 18px;list-style:none;margin:0;padding:0}
-.verdict{font-size:1.25rem;line-height:1.4;margin:24px 0 16px}.note{color:var(--soft);font-size:.9rem;max-width:80ch}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(104px,1fr));gap:10px;margin:0}
-.tiles div{background:var(--card);border:1px solid var(--edge);border-radius:8px;padding:10px 14px}
-.tiles dt{color:var(--soft)}.tiles dd{margin:0}.tiles b{display:block;font-size:1.7rem;line-height:1.3}
-small{color:var(--soft);font-size:.85em;font-weight:400}
-.scroll{overflow-x:auto;max-width:100%}
-table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums;margin:8px 0;min-width:17rem}
-caption{text-align:left;color:var(--soft);padding:4px 0}
-caption span{display:block;position:sticky;left:0;width:fit-content;max-width:calc(100vw - 32px)}
-th,td{text-align:left;vertical-align:top;padding:6px 12px 6px 0;border-bottom:1px solid var(--edge)}
-thead th{color:var(--soft);font-weight:600;vertical-align:bottom}tbody th{font-weight:600}
-.classes td{white-space:nowrap}.classes .reason{white-space:normal;min-width:11rem}
-.classes th:first-child{position:sticky;left:0;background:var(--page);min-width:8rem}.classes small{display:block}
-.badge{border:1px solid var(--edge);border-radius:10px;padding:1px 9px}
-.badge.taken{background:var(--goodbg);color:var(--good);border-color:currentColor;font-weight:600}
-figure{margin:0;background:var(--card);border:1px solid var(--edge);border-radius:8px;padding:14px;min-width:0}
-.grid-of-charts figure{display:flex;flex-direction:column}.grid-of-charts svg{margin-top:auto}
-figure.wide{max-width:660px;margin:16px 0}figure.plain{background:none;border:0;padding:0}
-figure.wide table,.grid-of-charts table{font-size:.8rem}.grid-of-charts :is(th,td){padding-right:8px}
-.grid-of-charts table{min-width:0}
-figcaption{color:var(--soft);font-size:.88rem;margin:2px 0 8px}figcaption b{color:var(--ink)}
-.grid-of-charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,320px),1fr));gap:14px}
-.nothing{color:var(--soft);margin:4px 0}
-.facts{display:grid;grid-template-columns:minmax(8rem,max-content) minmax(0,1fr);gap:4px 20px;margin:8px 0}
-.facts dt{color:var(--soft)}.facts dd{margin:0;overflow-wrap:anywhere}
-details{margin:8px 0}summary{cursor:pointer;color:var(--link);width:fit-content}
-svg{display:block;max-width:100%;height:auto}.scroll svg{max-width:none}
-svg text{font:11px system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif;fill:var(--ink)}
-svg .tick{fill:var(--soft)}svg .name{font-size:11.5px}
-.grid{stroke:var(--edge);fill:none}.axis{stroke:var(--soft);fill:none}
-.s0{--c:var(--s0)}.s1{--c:var(--s1)}.s2{--c:var(--s2)}.s3{--c:var(--s3)}.s4{--c:var(--s4)}
-.line{stroke:var(--c);stroke-width:1.8;fill:none}.mark{fill:var(--c)}.lead{stroke:var(--c);opacity:.45;fill:none}
-.ring{fill:none;stroke:var(--ink);stroke-width:2}
-svg .ringname{font-weight:700;paint-order:stroke;stroke:var(--card);stroke-width:4px;stroke-linejoin:round}
-.whisker{stroke:var(--ink);stroke-width:1.8;fill:none}.whisker.taken{stroke:var(--good)}
-.dot{stroke:var(--ink);stroke-width:2;fill:var(--card)}.dot.taken{stroke:var(--good);fill:var(--good)}
-.empty{fill:none;stroke:var(--edge)}.heat{fill:rgb(var(--heat))}svg .strong{fill:var(--onheat);font-weight:600}
-@media (max-width:600px){.facts{grid-template-columns:1fr;gap:0}.facts dd{margin-bottom:8px}}
-.hidden{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
-@media print{figure,tr{break-inside:avoid}}
-"""

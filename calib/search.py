@@ -27,6 +27,10 @@ class ClassData:
     search: tuple[Sample, ...]
     holdout: tuple[Sample, ...]
 
+    def search_blocks(self, size: int) -> list[int]:
+        """Samples per block of the search split, in blocks of ``size``."""
+        return [len(self.search[start : start + size]) for start in range(0, len(self.search), size)]
+
 
 @dataclass(frozen=True)
 class Verdict:

@@ -95,6 +95,9 @@ STRATEGIES: dict[str, MakeStrategy] = {
     "tpe": _tpe,
 }
 
+RACES = ("race", "random", "tpe")
+"""Those that begin with a race over the whole grid."""
+
 _BY_OPTUNA = ("random", "tpe")
 
 

@@ -6,32 +6,24 @@ to a log of its own, so that a study that was killed goes on from the block it w
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from claspkit.cache.encoder import feature_key
-from claspkit.cache.keys import FeatureKey
-from claspkit.cache.layout import MANIFEST
-from claspkit.cache.store import FeatureStore
 from claspkit.profiles.budget import Stage
 from claspkit.profiles.canonical import digest
-from claspkit.profiles.errors import CorruptError, MismatchError, NotFiniteError, UsageError
+from claspkit.profiles.errors import CorruptError, NotFiniteError
 from claspkit.profiles.records import Record, RecordLog, read_records
-from claspkit.runtime.inputs import processor_sha256
-from claspkit.runtime.models import LoadedModel, load_model
 
 from .evaluator import Evaluator
 from .finished import FinishedRun
 from .finite import all_finite
 from .ledger import HOLDOUT, Entry
-from .pipeline import DTYPES
-from .plan_cache import choose_layers
 from .progress import Advance, Reporter
+from .run_model import load_run_model, open_run_features
 from .samples import Sample
 from .search import ClassData
 from .space import Candidate, side_by_side
@@ -119,32 +111,15 @@ def _compute(run: FinishedRun, candidates: Sequence[Candidate], log: StudyLog, r
         work = [item for item in _missing(run, candidates, log) if item[2]]
         total = sum(len(run.blocks(data)[number]) * len(missing) for data, number, missing in work)
         report.say(f"study: {total} evaluations that the ledger does not hold; loading {run.config.model}")
-        loaded = _load(run)
-        layers = choose_layers(run.config.cache_layers, loaded.family.facts(loaded.model), run.space)
-        key = feature_key(loaded, layers=layers, dtype=run.config.cache_dtype)
+        loaded = load_run_model(run.config, run.facts, run.folder)
         used = {sample.image_sha256 for data, number, _ in work for sample in run.blocks(data)[number]}
-        with _open_features(run, key, used) as store:
+        with open_run_features(loaded, run.config, run.facts, run.folder, used) as store:
             stages = [Stage(after_layer, keep) for after_layer, keep in run.facts["stages_used"]]
             evaluator = Evaluator(loaded, store, stages, run.config.max_new_tokens)
             with report.task("study", total, "evaluations") as advance:
                 for data, number, missing in work:
                     _score(evaluator, file, log, data, number, run.blocks(data)[number], missing, advance)
     return total
-
-
-def _open_features(run: FinishedRun, key: FeatureKey, used: Collection[str]) -> FeatureStore:
-    """The run's feature cache, which must hold the pictures ``used``."""
-    folder, gone = run.folder.features, len(used)
-    if (folder / MANIFEST).exists():
-        store = FeatureStore.open(folder, key, repair=f"claspkit cache repair {shlex.quote(str(run.folder.root))}")
-        gone = len(store.missing(used))
-        if not gone:
-            return store
-        store.close()
-    raise UsageError(
-        f"the feature cache {folder} lacks {gone} of the {len(used)} pictures needed. This computes them anew: "
-        f"{run.command}"
-    )
 
 
 def _score(
@@ -193,16 +168,3 @@ def _known(
 
 def _key(entry: Entry) -> Key:
     return entry.intent, entry.block, entry.samples, entry.candidate
-
-
-def _load(run: FinishedRun) -> LoadedModel:
-    config = run.config
-    dtype = DTYPES[config.dtype] if config.dtype else None
-    loaded = load_model(config.model, device=config.device, dtype=dtype, revision=config.revision)
-    now = {"model_fingerprint": loaded.spec.fingerprint, "processor": processor_sha256(loaded)}
-    if other := [name for name, value in now.items() if run.facts[name] != value]:
-        raise MismatchError(
-            f"{config.model} is not the model that {run.folder.root} calibrated: another {' and '.join(other)}. Bring "
-            f"that model back, or calibrate this one: {run.command} --fresh"
-        )
-    return loaded

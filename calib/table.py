@@ -44,6 +44,16 @@ def points(difference: float | None, missing: str = "-") -> str:
     return missing if difference is None else f"{100 * difference + 0.0:+.1f}".replace("-0.0", "+0.0")
 
 
+def flops(value: float | None) -> str:
+    """FLOPs with a unit that leaves one to three digits before the point."""
+    if value is None:
+        return "unknown"
+    for unit, size in (("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e6:.3g} MFLOP"
+
+
 def interval(row: dict[str, Any], missing: str = "-") -> str:
     """A class's holdout difference with its 95 % interval, in points: ``+6.2 [+1.0, +11.3]``."""
     if row["difference"] is None:

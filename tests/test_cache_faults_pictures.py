@@ -129,7 +129,7 @@ def test_bad_pictures_are_quarantined_by_name_and_the_rest_is_cached(data: Path)
     quarantine = read_samples(folder).quarantine
     for row, name, (_, reason), line in zip(quarantine, bad, BAD.values(), range(3, 99), strict=False):
         assert row.where == f"mine.jsonl:{line}"
-        assert name in row.reason
+        assert name[:70] in row.reason  # longer names are shortened
         assert reason in row.reason
     assert len(quarantine) == len(BAD)
     with FeatureStore.open(folder.features) as store:

@@ -134,7 +134,7 @@ def test_a_vanished_picture_is_quarantined_for_good(run: Path, capsys: pytest.Ca
     capsys.readouterr()
     with pytest.raises(SystemExit):
         main(["inspect", str(run), "--json"])
-    assert json.loads(capsys.readouterr().out)["quarantined"] == 1
+    assert json.loads(capsys.readouterr().out)["progress"]["quarantined"] == 1
     for command in ("stats", "verify", "gc", "repair"):
         with pytest.raises(SystemExit) as stop:
             main(["cache", command, str(run)])

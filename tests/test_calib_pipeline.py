@@ -211,7 +211,9 @@ def test_an_unfinished_run_can_be_inspected(tmp_path: Path, capsys: pytest.Captu
     run = tmp_path / "run"
     assert exit_code(["label", *SMALL_OPTIONS, "--out", str(run)]) == 0
     assert exit_code(["inspect", str(run), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["labels"] > 100
+    told = json.loads(capsys.readouterr().out)
+    assert told["progress"]["labels"] > 100
+    assert told["state"] == "unfinished"
     assert exit_code(["report", str(run)]) == 7
     assert exit_code(["inspect", str(tmp_path)]) == 7
 

@@ -10,8 +10,9 @@ import pytest
 from test_calib_table import CHANGED_CLASSES, UNSEARCHED, class_row, make_summary, nothing_changed
 
 from claspkit.calib.charts import curve_chart, difference_chart, heat_map, line_styles
+from claspkit.calib.charts_compute import PAPER, compute_chart, compute_points
 from claspkit.calib.report import QUARANTINE_SHOWN, render_report
-from claspkit.calib.table import headline
+from claspkit.calib.table import headline, holdout_means
 from claspkit.profiles.intents import INTENTS
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -148,7 +149,7 @@ def test_nothing_changed_is_said_plainly() -> None:
 
 def test_every_chart_has_text_alternatives_and_its_numbers() -> None:
     page = Page(render_report(make_summary()))
-    charts = 8 + 1 + 1  # the searched classes' curves, differences, weights
+    charts = 8 + 1 + 1 + 1  # the searched classes' curves, differences, weights, budget
     assert page.count("svg", role="img") == page.count("title") - 1 == page.count("desc") == charts
     assert page.count("details") >= charts
     assert all(words.strip() for tag, words in page.words if tag in ("desc", "title"))
@@ -170,10 +171,13 @@ def test_dark_light_and_narrow_are_provided_for() -> None:
     assert "prefers-color-scheme:dark" in text
     assert 'name="viewport" content="width=device-width' in text
     used = set(re.findall(r"var\((--[a-z0-9]+)\)", text)) - {"--c"}
-    light, dark = text.split("prefers-color-scheme:dark")
-    defined = set(re.findall(r"(--[a-z0-9]+):", light))
-    assert used <= defined
-    assert defined <= set(re.findall(r"(--[a-z0-9]+):", dark.split("}}")[0])) | {"--c"}
+    blocks = re.findall(r"prefers-color-scheme:dark\)\{(.*?)\}\}", text, flags=re.DOTALL)
+    rest = re.sub(r"prefers-color-scheme:dark\)\{.*?\}\}", "", text, flags=re.DOTALL)
+    light = set(re.findall(r"(--[a-z0-9]+):", rest))
+    dark = set(re.findall(r"(--[a-z0-9]+):", "".join(blocks)))
+    assert len(blocks) == 2  # the page's, and that of the router's picture
+    assert used <= light
+    assert light <= dark | {"--c"}
 
 
 def test_hostile_strings_come_out_as_text() -> None:
@@ -264,3 +268,19 @@ def test_the_heat_map_has_a_cell_per_class_and_layer() -> None:
     assert page.count("rect", class_="heat") == weights
     assert page.count("rect", class_="empty") == 9 * 25 - weights
     assert ("text", ".44") in page.words
+
+
+def test_the_budget_chart_has_the_papers_points_where_the_model_is_the_papers() -> None:
+    """Shares of the unpruned mean; LLaVA-1.5-7B alone has the published averages beside it."""
+    summary = make_summary()
+    means = holdout_means(summary["classes"])
+    default, profile, unpruned = (means[name] or 0.0 for name in ("default", "profile", "unpruned"))
+    assert compute_points(summary) == [("default", 48, default / unpruned), ("profile", 48, profile / unpruned)]
+    assert "the paper" not in Page(compute_chart(summary)).text
+    large = summary["model"] | {"visual_tokens": 576, "decoder_depth": 32}
+    published = [point for point in compute_points(summary | {"model": large}) if point[0] == "paper"]
+    assert [(nominal, share) for _, nominal, share in published] == list(PAPER.items())
+    page = Page(compute_chart(summary | {"model": large}))
+    assert page.count("path", class_="mark") == 2 + 3 + 3  # every point, and one beside every name
+    assert "98.4" in page.text
+    assert compute_chart(no_samples()) == ""

@@ -12,6 +12,7 @@ EXIT_CODES = {
     "ClaspError": 1,
     "UsageError": 2,
     "BadDataError": 3,
+    "NotFiniteError": 3,
     "MismatchError": 4,
     "ResourceError": 5,
     "CorruptError": 7,

@@ -1,0 +1,162 @@
+"""The report's gallery: questions with their answers, and what every stage kept drawn on the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from claspkit.profiles.budget import Stage
+
+from .charts import esc
+from .gallery import RIGHT, Gallery, Shot
+from .overlay import StageView
+
+_LONGEST = 300  # characters of a question or an answer
+
+NONE_YET = (
+    '<p class="nothing">No samples are drawn. <code>claspkit report RUN --gallery 2</code> draws them; it loads the '
+    "model.</p>"
+)
+
+
+def gallery_part(gallery: Gallery | None, names: dict[str, str]) -> str:
+    """HTML of the gallery.
+
+    Args:
+        gallery: None where none was drawn.
+        names: class id -> name for people.
+    """
+    if gallery is None:
+        return NONE_YET
+    missing = "".join(f'<p class="note">Left out: {esc(reason)}.</p>' for reason in gallery.missing)
+    if not gallery.shots:
+        return missing or NONE_YET
+    parts = [_LEGEND]
+    for number, intent in enumerate(dict.fromkeys(shot.intent for shot in gallery.shots)):
+        shots = [shot for shot in gallery.shots if shot.intent == intent]
+        right = sum(shot.right for shot in shots)
+        head = f"{names.get(intent, intent)}: {right} right, {len(shots) - right} wrong"
+        figures = "".join(_figure(shot) for shot in shots)
+        state = "" if number else " open"
+        parts.append(f"<details{state}><summary>{esc(head)}</summary>{figures}</details>")
+    return "".join(parts) + missing
+
+
+_LEGEND = (
+    '<p class="note">Holdout samples, right and wrong ones taking turns; of the wrong ones first those that the '
+    "unpruned model has right. They are examples, not a rate. The first picture is what the model sees, then what is "
+    "left after each stage.</p>"
+    '<ul class="legend">'
+    '<li><svg viewBox="0 0 1 1" aria-hidden="true"><path class="pivot" d="M.1 .1h.8v.8h-.8z"/></svg>kept as attention '
+    "pivot</li>"
+    '<li><svg viewBox="0 0 1 1" aria-hidden="true"><path class="completion" d="M.1 .1h.8v.8h-.8z"/></svg>kept as '
+    "completion</li>"
+    '<li><svg viewBox="0 0 1 1" aria-hidden="true"><path class="gone" d="M0 0h1v1h-1z"/></svg>dropped</li></ul>'
+)
+
+
+def _figure(shot: Shot) -> str:
+    rows, columns = shot.grid
+    word = "right" if shot.right else "wrong"
+    said = [f"<dt>Pruned</dt><dd>{esc(_short(shot.answer))} {_mark(shot.score)}</dd>"]
+    if shot.unpruned is not None and shot.unpruned_score is not None:
+        said.append(f"<dt>Unpruned</dt><dd>{esc(_short(shot.unpruned))} {_mark(shot.unpruned_score)}</dd>")
+    reference = " / ".join(dict.fromkeys(shot.answers))
+    panels = _whole(shot) + "".join(_panel(shot, number, stage) for number, stage in enumerate(shot.stages))
+    return (
+        f'<figure class="shot {word}"><figcaption><b>{esc(_short(shot.prompt))}</b>'
+        f'<dl class="said">{"".join(said)}<dt>Reference</dt><dd>{esc(_short(reference))}</dd></dl>'
+        f"<small>{esc(shot.candidate)}, {rows} by {columns} tokens, picture {esc(_short(shot.image))}</small>"
+        "</figcaption>"
+        f'<div class="panels">{panels}</div></figure>'
+    )
+
+
+def _mark(score: float) -> str:
+    """Whether an answer is right, in a word and a sign, so that no colour is needed."""
+    sign, word = ("✓", "right") if score >= RIGHT else ("✗", "wrong")
+    part = "" if score in (0.0, 1.0) else f" {100 * score:.0f} %"
+    return f'<span class="mark-{word}">{sign} {word}{part}</span>'
+
+
+def _whole(shot: Shot) -> str:
+    """The picture itself; the stages' panels use the same one."""
+    rows, columns = shot.grid
+    name = f"shot-{shot.intent}-{shot.uid}"
+    return (
+        f'<div><svg role="img" viewBox="0 0 {columns} {rows}" aria-labelledby="{esc(name)}-t">'
+        f'<title id="{esc(name)}-t">The picture of the question: {esc(_short(shot.prompt))}</title>'
+        f'<image id="{esc(name)}" width="{columns}" height="{rows}" preserveAspectRatio="none" '
+        f'href="data:image/jpeg;base64,{esc(shot.jpeg)}"/></svg><small>all {rows * columns} tokens</small></div>'
+    )
+
+
+def _panel(shot: Shot, number: int, stage: StageView) -> str:
+    rows, columns = shot.grid
+    kept, pivots = set(stage.kept), set(stage.pivots)
+    name = f"shot-{shot.intent}-{shot.uid}"
+    place = Stage(stage.after_layer, max(len(kept), 1)).place
+    counts = f"{len(pivots)} pivots, {len(kept - pivots)} completion"
+    told = f"{place}: {len(kept)} of {rows * columns} tokens kept, {counts}"
+    title, desc = esc(f"{name}-{number}-t"), esc(f"{name}-{number}-d")
+    return (
+        f'<div><svg role="img" viewBox="0 0 {columns} {rows}" aria-labelledby="{title} {desc}">'
+        f'<title id="{title}">{esc(told)}</title>'
+        f'<desc id="{desc}">Kept tokens lie {esc(_where(kept, rows, columns))}.</desc>'
+        f'<use href="#{esc(name)}"/>'
+        f'<path class="gone" d="{_runs(set(range(rows * columns)) - kept, columns)}"/>'
+        f'<path class="completion" d="{_frames(sorted(kept - pivots), columns)}"/>'
+        f'<path class="pivot" d="{_frames(sorted(pivots), columns)}"/></svg>'
+        f"<small>{esc(place)}: {len(kept)}, {len(pivots)} pivots</small></div>"
+    )
+
+
+def _where(kept: set[int], rows: int, columns: int) -> str:
+    """Shares of the kept tokens in the four quarters of the picture, in words."""
+    if not kept:
+        return "nowhere"
+    names = ("top left", "top right", "bottom left", "bottom right")
+    counts = [0, 0, 0, 0]
+    for token in kept:
+        row, column = divmod(token, columns)
+        counts[2 * (2 * row >= rows) + (2 * column >= columns)] += 1
+    return ", ".join(f"{100 * count / len(kept):.0f} % {name}" for name, count in zip(names, counts, strict=True))
+
+
+def _runs(tokens: Iterable[int], columns: int) -> str:
+    """Path of whole cells, neighbours of a row as one rectangle."""
+    parts: list[str] = []
+    start = last = -2
+    for token in [*sorted(tokens), -1]:
+        if token != last + 1 or token % columns == 0 or token == -1:
+            if start >= 0:
+                row, column = divmod(start, columns)
+                wide = last - start + 1
+                parts.append(f"M{column} {row}h{wide}v1h-{wide}z")
+            start = token
+        last = token
+    return "".join(parts)
+
+
+def _frames(tokens: Sequence[int], columns: int) -> str:
+    """Path of frames inside the cells."""
+    return "".join(f"M{token % columns + 0.1:g} {token // columns + 0.1:g}h.8v.8h-.8z" for token in tokens)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+GALLERY_STYLE = """
+.shot{margin:12px 0}.panels{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:10px}
+.panels>div{max-width:260px}.panels svg{width:100%;border:1px solid var(--edge);image-rendering:auto}
+.shot.wrong{border-left:5px solid var(--s2)}.shot.right{border-left:5px solid var(--good)}
+.said{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:0 12px;margin:4px 0}
+.said dt{color:var(--soft)}.said dd{margin:0;color:var(--ink);overflow-wrap:anywhere}
+.mark-right{color:var(--good);font-weight:600}.mark-wrong{color:var(--s2);font-weight:600}
+.gone{fill:var(--page);fill-opacity:.82}
+.pivot{fill:#005adc;fill-opacity:.2;stroke:#005adc;stroke-width:.14}
+.completion{fill:#d6281e;fill-opacity:.12;stroke:#d6281e;stroke-width:.14;stroke-dasharray:.4 .4;stroke-dashoffset:.2}
+.legend{display:flex;flex-wrap:wrap;gap:4px 20px;list-style:none;padding:0;margin:8px 0;color:var(--soft)}
+.legend svg{width:1.2em;height:1.2em;display:inline-block;vertical-align:-.2em;margin-right:6px;
+border:1px solid var(--edge)}
+"""
