@@ -30,6 +30,7 @@ from claspkit.runtime.replay import inputs_from_grids, replay
 from claspkit.runtime.vision import owned_pictures, pictures_per_row
 from claspkit.runtime.work import count_work
 
+from .logits import finite_logits
 from .samples import Sample
 
 TOGETHER = 2**16
@@ -165,6 +166,7 @@ class FusedBlock:
             replay(model, family, self.records, self.grids),
             apply_plan(model, family, plan),
             count_work(family.decoder_layers(model)) as work,
+            finite_logits(model),
         ):
             whole: Tensor = model.generate(
                 **self.inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1

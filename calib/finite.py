@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol
-
-from torch import Tensor, nn
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from claspkit.profiles.errors import NotFiniteError
 
@@ -36,9 +33,9 @@ class FiniteEvaluator:
     its batch are run again, each alone, so that only the guilty one is marked.
     """
 
-    def __init__(self, evaluator: BlockEvaluator, model: nn.Module) -> None:
-        """Wrap ``evaluator``, which runs ``model``."""
-        self._evaluator, self._model = evaluator, model
+    def __init__(self, evaluator: BlockEvaluator) -> None:
+        """Wrap ``evaluator``, which raises NotFiniteError."""
+        self._evaluator = evaluator
 
     def evaluate(
         self, samples: Sequence[Sample], candidates: Sequence[Candidate], guesses: Sequence[str] = ()
@@ -47,7 +44,7 @@ class FiniteEvaluator:
         left = list(candidates)
         while left:
             try:
-                for found in self._watched(samples, left, guesses):
+                for found in self._evaluator.evaluate(samples, left, guesses):
                     yield found
                     done = {result.candidate for result in found}
                     left = [candidate for candidate in left if candidate not in done]
@@ -60,28 +57,16 @@ class FiniteEvaluator:
     def unpruned(self, samples: Sequence[Sample]) -> BlockResult:
         """As of :class:`BlockEvaluator`."""
         try:
-            with _logits(self._model) as check:
-                found = self._evaluator.unpruned(samples)
-                check()
+            return self._evaluator.unpruned(samples)
         except NotFiniteError:
             return _blank(samples, None)
-        return found
 
     def _alone(self, samples: Sequence[Sample], candidate: Candidate, guesses: Sequence[str]) -> BlockResult:
         try:
-            ((found,),) = self._watched(samples, [candidate], guesses)
+            ((found,),) = self._evaluator.evaluate(samples, [candidate], guesses)
         except NotFiniteError:
             return _blank(samples, candidate)
         return found
-
-    def _watched(
-        self, samples: Sequence[Sample], candidates: Sequence[Candidate], guesses: Sequence[str]
-    ) -> Iterator[list[BlockResult]]:
-        """What the evaluator yields, each list only if the logits behind it were finite."""
-        with _logits(self._model) as check:
-            for found in self._evaluator.evaluate(samples, candidates, guesses):
-                check()
-                yield found
 
 
 def all_finite(scores: Sequence[float]) -> bool:
@@ -96,31 +81,3 @@ def count_odd(scores: Sequence[float]) -> int:
 
 def _blank(samples: Sequence[Sample], candidate: Candidate | None) -> BlockResult:
     return BlockResult(candidate, ("",) * len(samples), (math.nan,) * len(samples), Cost())
-
-
-@contextmanager
-def _logits(model: nn.Module) -> Iterator[Callable[[], None]]:
-    """Watch what the model's head gives; yields a function that raises NotFiniteError if that was not finite.
-
-    The stages look at features and attention up to the last of them; what overflows in a later layer shows here. Only
-    the last place counts, which is never padding. Minus infinity is no fault: a model may forbid a token by it.
-    """
-    broken: list[Tensor] = []
-    find: Any = getattr(model, "get_output_embeddings", None)
-    head = find() if find is not None else None
-
-    def look(_: nn.Module, __: tuple[Any, ...], logits: Tensor) -> None:
-        last = logits[:, -1] if logits.ndim == 3 else logits
-        odd = last.detach().amax(dim=-1).isfinite().all().logical_not()
-        broken[:] = [odd.logical_or(broken[0])] if broken else [odd]
-
-    def check() -> None:
-        if broken and bool(broken.pop()):
-            raise NotFiniteError("the model's logits hold NaN or infinity; run it in float32 or bfloat16")
-
-    handle = head.register_forward_hook(look) if isinstance(head, nn.Module) else None
-    try:
-        yield check
-    finally:
-        if handle is not None:
-            handle.remove()

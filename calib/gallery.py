@@ -21,6 +21,7 @@ from claspkit.runtime.replay import replay
 
 from .apply import seen_picture
 from .feeding import Feed
+from .finite import all_finite
 from .images import open_image
 from .ledger import HOLDOUT, UNPRUNED, Ledger
 from .overlay import StageView
@@ -254,7 +255,9 @@ def _shot(
     picture = seen_picture(loaded, open_image(sample.image, root, sample.image_sha256))
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=_QUALITY, optimize=True)
-    stock = ledger.answers(HOLDOUT, data.intent, UNPRUNED)
+    stock = ledger.answers(HOLDOUT, data.intent, UNPRUNED)[place : place + 1]
+    stock_scores = ledger.scores(HOLDOUT, data.intent, UNPRUNED)[place : place + 1]
+    spoken = all_finite(stock_scores)  # a model that gave NaN has no answer
     side = round(loaded.spec.visual_tokens**0.5)
     return Shot(
         intent=data.intent,
@@ -265,8 +268,8 @@ def _shot(
         candidate=candidate,
         answer=ledger.answers(HOLDOUT, data.intent, candidate)[place],
         score=ledger.scores(HOLDOUT, data.intent, candidate)[place],
-        unpruned=stock[place] if place < len(stock) else None,
-        unpruned_score=ledger.scores(HOLDOUT, data.intent, UNPRUNED)[place] if place < len(stock) else None,
+        unpruned=stock[0] if spoken else None,
+        unpruned_score=stock_scores[0] if spoken else None,
         grid=(side, side),
         stages=views,
         jpeg=base64.b64encode(file.getvalue()).decode("ascii"),

@@ -17,6 +17,9 @@ SEARCH, HOLDOUT = "search", "holdout"
 UNPRUNED = "unpruned"
 """Candidate id of the stock model with all visual tokens."""
 
+MAX_COST = 1e30
+"""Of anything, for one result: any number of them can be added up."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -99,7 +102,7 @@ class Entry:
             samples=str(record["samples"]),
             scores=tuple(_score(score) for score in record["scores"]),
             answers=tuple(str(answer) for answer in record["answers"]),
-            cost=Cost(**record.get("cost", {})),  # older ledgers have none
+            cost=_cost(record.get("cost", {})),  # older ledgers have none
         )
 
 
@@ -108,7 +111,16 @@ def _score(value: Any) -> float:
         return math.nan
     if type(value) not in {int, float}:
         raise TypeError(f"a score is a number or null, not {shorten(value)}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"a score is from 0 to 1, not {shorten(value)}")
     return float(value)
+
+
+def _cost(record: Any) -> Cost:
+    odd = [name for name, value in record.items() if type(value) not in {int, float} or not 0 <= value <= MAX_COST]
+    if odd:
+        raise ValueError(f"cost.{odd[0]} is a number from 0 to {MAX_COST:g}, not {shorten(record[odd[0]])}")
+    return Cost(**record)
 
 
 class Ledger:
@@ -213,7 +225,7 @@ def _beside(
 def _index(path: Path, records: list[dict[str, Any]]) -> dict[tuple[str, str, str, int], Entry]:
     try:
         entries = [Entry.from_dict(record) for record in records]
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptError(
             f"{path}: a line is not a ledger entry ({error!r}); this file is not a claspkit ledger"
         ) from error

@@ -25,6 +25,7 @@ from .halving import mean, rungs
 from .ledger import HOLDOUT, SEARCH, Ledger
 from .optuna_quiet import quiet
 from .space import split_id
+from .worker_ledgers import read_all
 
 SQLITE, JOURNAL = (".db", ".sqlite3"), (".log", ".journal")
 """Endings of a file and what they make of it: an SQLite database, or a journal of Optuna's."""
@@ -70,7 +71,7 @@ def export_optuna(run: Path, to: Path) -> dict[str, int]:
     """
     check_target(to)
     facts, folder = read_lock(run), RunFolder(run)
-    ledger = Ledger.read(folder.ledger) if folder.ledger.exists() else None
+    ledger = read_all(folder)
     classes = dict.fromkeys(entry.intent for entry in ledger.entries() if entry.split == SEARCH) if ledger else {}
     if ledger is None or not classes:
         raise UsageError(f"{run} has no scores yet. This makes them: {command_of(facts, run, 'claspkit search')}")

@@ -292,12 +292,11 @@ class Pipeline:
         classes at the first budget. Returns the winners by class, budget by budget.
         """
         config = self.config
-        evaluator = FiniteEvaluator(Evaluator(loaded, store, budgets[0].stages, config.max_new_tokens), loaded.model)
+        evaluator = FiniteEvaluator(Evaluator(loaded, store, budgets[0].stages, config.max_new_tokens))
         enough = [c for c in classes if min(len(c.search), len(c.holdout)) >= MIN_SAMPLES]
         bounds = Search(spaces, evaluator, ledger, config.block_size, lambda count: None, config.seed)
-        total = sum(bounds.bound(c, config.strategy) for c in enough) + sum(
-            (2 + 2 * len(spaces)) * len(c.holdout) for c in classes
-        )
+        most = 2 + 2 * len(spaces)  # of what is compared on a holdout
+        total = sum(bounds.bound(c, config.strategy) for c in enough) + sum(most * len(c.holdout) for c in classes)
         with (
             self.report.task("search", total, "evaluations") as advance,
             SearchCrew(config, self.folder, spaces, ledger, workers, advance) as crew,
@@ -308,6 +307,7 @@ class Pipeline:
             winners = [{intent: found[number] for intent, found in won.items()} for number in range(len(spaces))]
             pooled = choose_pooled(spaces[0], ledger, list(won))
             compared = [(data, _compared(data, spaces, winners, pooled)) for data in classes]
+            advance(sum((most - 1 - len(found)) * len(data.holdout) for data, found in compared))  # saved
             crew.holdout(compared)
             for data, candidates in compared:
                 search.holdout(data, candidates)

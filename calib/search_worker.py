@@ -95,7 +95,7 @@ def _searching(
         FeatureStore.open(folder.features, key) as store,
         closing(open_beside(folder.worker_ledger(job["index"]), folder.ledger)) as ledger,
     ):
-        evaluator = FiniteEvaluator(Evaluator(loaded, store, budgets[0].stages, config.max_new_tokens), loaded.model)
+        evaluator = FiniteEvaluator(Evaluator(loaded, store, budgets[0].stages, config.max_new_tokens))
         yield (
             Search(spaces, evaluator, ledger, config.block_size, lambda count: tell(advance=count), config.seed),
             config,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from claspkit.profiles.canonical import digest
+from claspkit.profiles.errors import UsageError
 from claspkit.profiles.intents import DEFAULT_INTENT, INTENTS
 from claspkit.profiles.profile import softmax_weights
 from claspkit.runtime.plan import RowPlan
@@ -245,7 +246,13 @@ def make_space(
 
     Raises:
         BadDataError: ``own`` names a layer that the tower does not have.
+        UsageError: a split ratio that a candidate's name cannot hold, so that two might have one name.
     """
+    if odd := [rho for rho in rhos if float(f"{rho:g}") != rho]:
+        raise UsageError(
+            f"--rho {odd[0]!r}: a split ratio has at most six digits, which is what a configuration's name holds; take "
+            f"{odd[0]:g}"
+        )
     prototypes = [Prototype(DEFAULT, (default_layer,), (1.0,), 1.0)]
     if own is None or own.extends:
         for name, emphasis in _EMPHASIS.items():

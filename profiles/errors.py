@@ -88,7 +88,10 @@ def shorten(value: object, limit: int = _SHOWN) -> str:
     if isinstance(value, str | bytes) and len(value) > limit:
         value = value[:limit]
         return f"{value!r}..."
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deep, or an integer of thousands of digits
+        text = f"{'an' if isinstance(value, int) else 'a'} {type(value).__name__} too large to show"
     return text if len(text) <= limit else text[:limit] + "..."
 
 

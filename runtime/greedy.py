@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from claspkit.profiles.errors import NotFiniteError
+
 from .decoder_inputs import DecoderInputs
 from .families import Family
 from .gram import repeat_rows
@@ -47,6 +49,9 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
     "stop_strings": (None, []),
     "prefill_chunk_size": (None,),
 }
+
+
+_ODD = -1  # in the place of a token: the logits there are not finite
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,10 @@ def answer(
 
     Returns:
         copies * B answers, copy after copy.
+
+    Raises:
+        NotFiniteError: NaN or infinity where a stage selects, or in logits that an answer is read from. Logits that no
+            answer depends on, behind a wrong guess or an end, may be anything.
     """
     with torch.inference_mode(), ExitStack() as hooks:
         last = plan.stages[0][0] if plan.stages else 0
@@ -185,7 +194,7 @@ class _Decoding:
             torch.cat([positions] * copies, dim=-2),
             keep=fed + 1,
         )
-        self._accept(logits.argmax(dim=-1), self._drafts * copies)
+        self._accept(_largest(logits), self._drafts * copies)
         # Of a draft, later steps see what was accepted.
         kept = torch.tensor(self.lengths, device=device) - 1
         seen = torch.arange(fed, device=device) < kept[:, None]
@@ -194,10 +203,10 @@ class _Decoding:
         self._after = torch.cat([inputs.positions[..., -1:]] * copies, dim=-2)
         self._rows = list(range(len(self._said)))
 
-    def _accept(self, found: Tensor, drafts: Sequence[Sequence[int]]) -> None:
+    def _accept(self, found: Sequence[Sequence[int]], drafts: Sequence[Sequence[int]]) -> None:
         """Take every row's draft as far as it is what greedy decoding says, and its next token behind that."""
         whole: list[bool] = []
-        for row, draft in zip(found.tolist(), drafts, strict=True):
+        for row, draft in zip(found, drafts, strict=True):
             right = next((place for place, token in enumerate(draft) if row[place] != token), len(draft))
             said = list(draft[:right])
             ended = bool(said) and (said[-1] in self._ends or len(said) == self._most)
@@ -206,6 +215,7 @@ class _Decoding:
                 said.append(row[right])
             self._said.append(said)
         self.drafted = tuple(whole)
+        self._check_finite()
 
     @property
     def goes_on(self) -> bool:
@@ -223,9 +233,20 @@ class _Decoding:
         ahead = torch.tensor([[len(said)] for said in carried], device=device)
         self._mask = pad(self._mask, (0, 1), value=1)
         logits = self._pass(self._embed(tokens), self._mask, self._after + ahead, keep=1)
-        for said, token in zip(carried, logits[:, -1].argmax(dim=-1).tolist(), strict=True):
+        for said, (token,) in zip(carried, _largest(logits), strict=True):
             if not self._over(said):
                 said.append(token)
+        self._check_finite()
+
+    def _check_finite(self) -> None:
+        """Refuse answers whose newest token was read from logits that are not finite."""
+        rows = len(self._inputs.mask)
+        odd = sorted({number % rows for number, said in enumerate(self._said) if said[-1] == _ODD})
+        if odd:
+            raise NotFiniteError(
+                f"the model's logits for prompts {odd} of this batch hold NaN or infinity; run it in float32 or "
+                "bfloat16"
+            )
 
     def _drop_rows(self, going: Tensor) -> None:
         """Keep the rows at these places alone."""
@@ -265,3 +286,13 @@ class _Decoding:
         )
         logits: Tensor = self._model.get_output_embeddings()(out.last_hidden_state[:, -keep:])
         return logits
+
+
+def _largest(logits: Tensor) -> list[list[int]]:
+    """The token of the largest logit per place, (rows, places, V) -> rows of places; _ODD where that is not finite.
+
+    Minus infinity beside it is no fault: a model may forbid a token by it.
+    """
+    top, token = logits.max(dim=-1)
+    found: list[list[int]] = torch.where(top.isfinite(), token, _ODD).tolist()
+    return found

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from claspkit.calib.evaluator import BlockResult
 from claspkit.calib.finite import FiniteEvaluator
 from claspkit.calib.ledger import HOLDOUT, SEARCH, UNPRUNED, Cost, Entry, Ledger
+from claspkit.calib.logits import finite_logits
 from claspkit.calib.not_finite import check_default, not_finite
 from claspkit.calib.pooled import choose_pooled
 from claspkit.calib.samples import Sample
@@ -57,6 +58,29 @@ def test_a_score_that_is_no_number_is_refused(odd: object, tmp_path: Path) -> No
         Ledger.read(tmp_path / "ledger.jsonl")
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"scores": [7]}, "a score is from 0 to 1"),
+        ({"scores": [-0.5]}, "a score is from 0 to 1"),
+        ({"cost": {"flops": "many"}}, r"cost\.flops is a number from 0"),
+        ({"cost": {"flops": None}}, r"cost\.flops"),
+        ({"cost": {"flops": 1e300}}, r"cost\.flops"),
+        ({"cost": {"bytes_read": -1}}, r"cost\.bytes_read"),
+        ({"cost": {"drafted": True}}, r"cost\.drafted"),
+        ({"cost": {"joules": 1.0}}, "joules"),
+        ({"cost": [1.0]}, "not a ledger entry"),
+        ({"cost": None}, "not a ledger entry"),
+    ],
+)
+def test_a_line_that_cannot_be_added_up_is_refused(change: dict[str, object], says: str, tmp_path: Path) -> None:
+    """When the file is read, and not when the summary is made of it."""
+    with RecordLog(tmp_path / "ledger.jsonl") as log:
+        log.append([{**entry([1.0]).to_dict(), **change}])
+    with pytest.raises(CorruptError, match=says):
+        Ledger.read(tmp_path / "ledger.jsonl")
+
+
 # -- one block
 
 
@@ -68,7 +92,7 @@ class Head(nn.Module):
         self.head = nn.Identity()
 
     def get_output_embeddings(self) -> nn.Module:
-        """What the guard watches."""
+        """What is watched."""
         return self.head
 
     def forward(self, logits: Tensor) -> Tensor:
@@ -103,13 +127,14 @@ class Fragile:
             raise NotFiniteError("the features of prompts [0] hold NaN")
         if broken and self.how == "data":
             raise BadDataError("no such picture")
-        for step in range(3):
-            logits = torch.zeros(rows, 2, 5)
-            logits[:, -1, 0] = -math.inf  # forbids a token
-            logits[:, 0] = math.nan  # padding
-            if broken and step == 1:
-                logits[rows - 1, -1, 3] = math.inf if self.how == "infinity" else math.nan
-            self.model(logits)
+        with finite_logits(self.model):
+            for step in range(3):
+                logits = torch.zeros(rows, 2, 5)
+                logits[:, -1, 0] = -math.inf  # forbids a token
+                logits[:, 0] = math.nan  # padding
+                if broken and step == 1:
+                    logits[rows - 1, -1, 3] = math.inf if self.how == "infinity" else math.nan
+                self.model(logits)
 
 
 def asked(names: Sequence[str]) -> list[Candidate]:
@@ -127,7 +152,7 @@ def test_only_the_guilty_are_marked(how: str, guilty: tuple[str, ...]) -> None:
     """Whether the stages or the logits show it: all others have their scores, prototype by prototype, each once."""
     model = Head()
     fragile = Fragile(guilty, how, model)
-    found = list(FiniteEvaluator(fragile, model).evaluate(BLOCK, asked(NAMES)))
+    found = list(FiniteEvaluator(fragile).evaluate(BLOCK, asked(NAMES)))
     assert [[result.candidate.id for result in group if result.candidate] for group in found] == [
         ["deep/0.1", "deep/0.5"],
         ["middle/0.1", "middle/0.5", "middle/0.9"],
@@ -145,14 +170,14 @@ def test_nothing_is_run_twice_where_all_is_well() -> None:
     """One call with all candidates, as without the guard."""
     model = Head()
     fragile = Fragile((), "check", model)
-    assert len(list(FiniteEvaluator(fragile, model).evaluate(BLOCK, asked(NAMES)))) == 3
+    assert len(list(FiniteEvaluator(fragile).evaluate(BLOCK, asked(NAMES)))) == 3
     assert fragile.calls == [list(NAMES)]
 
 
 def test_other_errors_are_not_swallowed() -> None:
     """Neither from candidates nor from the stock model; and the hook is off again."""
     model = Head()
-    guard = FiniteEvaluator(Fragile(("deep/0.5", UNPRUNED), "data", model), model)
+    guard = FiniteEvaluator(Fragile(("deep/0.5", UNPRUNED), "data", model))
     with pytest.raises(BadDataError, match="no such picture"):
         list(guard.evaluate(BLOCK, asked(NAMES)))
     with pytest.raises(BadDataError, match="no such picture"):
@@ -164,7 +189,7 @@ def test_other_errors_are_not_swallowed() -> None:
 def test_the_stock_model_may_be_broken_too(how: str) -> None:
     """NaN for the block; no candidate is named."""
     model = Head()
-    found = FiniteEvaluator(Fragile((UNPRUNED,), how, model), model).unpruned(BLOCK)
+    found = FiniteEvaluator(Fragile((UNPRUNED,), how, model)).unpruned(BLOCK)
     assert found.candidate is None
     assert all(map(math.isnan, found.scores))
 

@@ -13,6 +13,7 @@ import pytest
 from pipeline_runs import calibrate, data_of
 from torch import Tensor
 
+from claspkit.calib import feeding
 from claspkit.calib.evaluator import BlockResult, Evaluator
 from claspkit.calib.finished import read_finished
 from claspkit.calib.folder import RunFolder
@@ -141,10 +142,12 @@ def test_a_default_that_gives_nan_everywhere_stops_the_run(
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
+@pytest.mark.parametrize("greedy", [True, False])
 def test_an_unpruned_model_that_gives_nan_has_no_score(
-    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    greedy: bool, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """None with a reason, the profile as ever."""
+    """None with a reason, the profile as ever; by our own decoding and by the model's ``generate``."""
+    monkeypatch.setattr(feeding, "is_plainly_greedy", lambda model: greedy)
     unpruned = Evaluator.unpruned
 
     def broken(self: Evaluator, block: Sequence[Sample]) -> BlockResult:

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from claspkit.calib.cli import main
 from claspkit.calib.config import RunConfig, lock
+from claspkit.calib.folder import RunFolder
 from claspkit.calib.ledger import HOLDOUT, SEARCH, UNPRUNED, Entry, Ledger
 from claspkit.calib.optuna_export import FACTS, check_target, export_optuna
 from claspkit.profiles.errors import CorruptError, UsageError
@@ -87,10 +88,18 @@ def test_a_score_that_is_not_finite_is_a_failed_trial(
 ) -> None:
     """It has no value, and the study no best trial."""
     broken = Entry(SEARCH, "text", "default/0.9", 0, "0", (1.0, math.nan), ("", ""))
-    monkeypatch.setattr(Ledger, "read", lambda path: Ledger(path, {broken.key: broken}, None))
+    monkeypatch.setattr(Ledger, "read", lambda path, known=None: Ledger(path, {broken.key: broken}, None))
     export_optuna(run, tmp_path / "scores.db")
     (trial,) = optuna.load_study(study_name="text", storage=opened(tmp_path / "scores.db")).trials
     assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.FAIL, None, {})
+
+
+def test_what_a_killed_runs_workers_scored_is_exported_too(run: Path, tmp_path: Path) -> None:
+    """It stands in ledgers of their own until the run goes on."""
+    killed = Path(shutil.copytree(run, tmp_path / "killed"))
+    folder = RunFolder(killed)
+    folder.ledger.rename(folder.worker_ledger(1))
+    assert export_optuna(killed, tmp_path / "scores.log") == {"counting": 5, "text": 1}
 
 
 def test_the_command_writes_it_and_says_so(

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from claspkit.calib.config import lock
 from claspkit.calib.folder import RunFolder
 from claspkit.calib.helper import Helper
 from claspkit.calib.ledger import HOLDOUT, SEARCH, Ledger
+from claspkit.calib.progress import Reporter
 from claspkit.calib.search import Search
 from claspkit.calib.search_workers import SearchCrew
 from claspkit.calib.worker_ledgers import copy_over, open_beside, read_all, take_over
@@ -69,6 +72,19 @@ def unsearched(finished: Path, tmp_path: Path) -> Path:
     (run / "ledger.jsonl").unlink()
     (run / "summary.json").unlink()
     return run
+
+
+def told_progress(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+    """Task -> its total and all steps, of the runs from now on."""
+    told: dict[str, list[int]] = {}
+
+    @contextmanager
+    def task(self: Reporter, name: str, total: int, *_: object, **__: object) -> Iterator[Callable[[int], None]]:
+        told[name] = [total]
+        yield told[name].append
+
+    monkeypatch.setattr(Reporter, "task", task)
+    return told
 
 
 def ids(run: Path) -> tuple[str, str]:
@@ -187,7 +203,7 @@ def test_what_workers_left_is_taken_over(
     lines = parted(finished, run)
     with pytest.raises(SystemExit):
         main(["inspect", str(run), "--json"])
-    evaluations = json.loads(capsys.readouterr().out)["evaluations"]
+    evaluations = json.loads(capsys.readouterr().out)["progress"]["evaluations"]
     assert evaluations == Ledger.read(finished / "ledger.jsonl").evaluations
     monkeypatch.setattr(search_workers, "Helper", pytest.fail)
     monkeypatch.setattr("claspkit.calib.evaluator.Evaluator.evaluate", pytest.fail)
@@ -248,15 +264,31 @@ def test_a_damaged_ledger_of_a_worker_is_refused(finished: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.long)])
-def test_workers_find_what_one_finds(count: int, finished: Path, tmp_path: Path) -> None:
-    """Every score, and the profile's id; a second time nobody is started."""
+def test_workers_find_what_one_finds(
+    count: int, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every score, and the profile's id; a second time nobody is started. The progress ends where it said."""
     run = unsearched(finished, tmp_path)
+    told = told_progress(monkeypatch)
     run_until("profile", run, search_workers=count, **asked(finished))
+    assert sum(told["search"][1:]) == told["search"][0]
     assert ids(run) == ids(finished)
     assert RunFolder(run).left_ledgers == []
     before = (run / "ledger.jsonl").read_bytes()
+    told.clear()
     run_until("profile", run, search_workers=count, **asked(finished))
     assert (run / "ledger.jsonl").read_bytes() == before
+    assert sum(told["search"][1:]) == told["search"][0]
+
+
+def test_progress_ends_where_it_said_it_would(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in one process: what a race or a holdout need not ask any more counts as done."""
+    told = told_progress(monkeypatch)
+    run_until("search", unsearched(finished, tmp_path), **asked(finished))
+    assert sum(told["search"][1:]) == told["search"][0]
+    assert min(told["search"]) >= 0
 
 
 @pytest.mark.long

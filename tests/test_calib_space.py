@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claspkit.calib.space import DEFAULT_RHO, RHO_GRID, make_space
+from claspkit.profiles.errors import UsageError
 
 
 @given(st.integers(1, 60))
@@ -39,6 +40,14 @@ def test_candidates_start_with_the_default_and_hold_it_once() -> None:
     assert ids[0] == f"default/{DEFAULT_RHO:g}"
     assert len(ids) == len(set(ids)) == 5 * len(RHO_GRID)
     assert all(space.find(name).id == name for name in ids)
+
+
+@pytest.mark.parametrize("rho", [0.3333333, 1 / 3])
+def test_a_split_that_a_name_cannot_hold_is_refused(rho: float) -> None:
+    """Two such would share a name, and with it their scores."""
+    with pytest.raises(UsageError, match=f"--rho {rho!r}: .* take 0.333333"):
+        make_space(7, (0.5, rho))
+    assert make_space(7, (0.333333,)).candidates[1].rho == 0.333333
 
 
 def test_digest_sees_every_change() -> None:

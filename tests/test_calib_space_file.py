@@ -138,6 +138,11 @@ def row(**changes: object) -> str:
         ("rho = [0.12345678]\n" + row(), "rho must be numbers of at most six digits"),
         ("#" * (MAX_BYTES + 1), f"at most {MAX_BYTES} bytes"),
         ("a = " + "[" * 5000, "no TOML"),
+        (row(layers=f"[1{'0' * 400}]"), r"prototype\[0\]\.layers must be a list of 1 to 32 numbers"),
+        (row(tau=f"1{'0' * 400}"), r"prototype\[0\]\.tau"),
+        (row(tau=f"0x{'f' * 9000}"), r"prototype\[0\]\.tau must be .* not an int too large to show"),
+        (f"prototype{'.a' * 40_000} = 1", "1 to 64 tables .* not a dict too large to show"),
+        (f"[[prototype]]\nname{'.a' * 40_000} = 1\nlayers = [1]\nscores = [1]", r"prototype\[0\]\.name"),
     ],
 )
 def test_what_is_wrong_is_named(text: str, key: str) -> None:

@@ -71,4 +71,9 @@ def test_field_diff_lists_what_differs() -> None:
 def test_values_from_outside_are_cut() -> None:
     assert shorten("x" * 1000, 5) == "'xxxxx'..."
     assert shorten([1] * 1000, 8) == "[1, 1, 1..."
+    assert shorten(1 << 100_000) == "an int too large to show"
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert shorten(deep) == "a list too large to show"
     assert shorten("ab\x1b") == "'ab\\x1b'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from family_oracles import plan_for
 from test_runtime_shared_start import hooks
 
 from claspkit.profiles.budget import Stage, tokens_entering
-from claspkit.profiles.errors import UsageError
+from claspkit.profiles.errors import NotFiniteError, UsageError
 from claspkit.runtime.decoder_inputs import (
     DecoderInputs,
     common_prefix,
@@ -108,6 +109,58 @@ def test_an_end_token_ends_an_answer_in_the_draft_and_behind_it() -> None:
         confirmed = [bool(draft) and draft == row[: len(draft)] for draft, row in pairs]
         assert found.drafted == tuple(confirmed)
     assert end_tokens(model) == (end,)
+
+
+def test_what_stands_behind_an_end_token_in_a_draft_is_no_answer() -> None:
+    """A reference text may spell the end token; what the model would say after it is not part of its answer."""
+    model, batch = FAMILY_MODELS["llava"].build(), with_prefix("llava", "padded")
+    family, rows = find_family(model), len(batch["input_ids"])
+    plan = plans(model, rows)[1]
+    free = stock(model, family, batch, plan).tolist()
+    model.generation_config.eos_token_id = [row[1] for row in free]
+    wanted = stock(model, family, batch, plan)
+    found = answer(model, family, prepared(model, family, batch, True), plan, NEW, drafts=free)
+    assert max(found.lengths) <= 2
+    assert torch.equal(found.ids, wanted)
+    assert found.drafted == (True,) * rows
+
+
+@pytest.mark.parametrize("place", ["behind a wrong guess", "fill behind a short guess", "in the answer"])
+def test_only_logits_that_an_answer_is_read_from_must_be_finite(place: str) -> None:
+    """A guess decides how fast an answer is found: not whether it counts, whatever the model makes of the guess."""
+    model, batch = FAMILY_MODELS["llava"].build(), with_prefix("llava", "padded")
+    family, rows = find_family(model), len(batch["input_ids"])
+    plan = plans(model, rows)[1]
+    wanted = stock(model, family, batch, plan)
+    right = wanted.tolist()
+    inputs = prepared(model, family, batch, True)
+    poison = next(token for token in range(1, 90) if token not in wanted)
+    drafts = [[row[0], poison, poison, 5] for row in right]
+    if place == "fill behind a short guess":
+        drafts, poison = [right[0][:2], *right[1:]], 0
+        assert 0 not in wanted
+
+    def spoil(_: object, args: tuple[torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+        odd = torch.zeros(logits.shape[:2], dtype=torch.bool)
+        if logits.shape[1] > 1 and place == "in the answer":
+            odd[1, 0] = True
+        elif logits.shape[1] > 1:
+            odd[:, 1:] = tokens == poison
+        return logits.masked_fill(odd[:, :, None], math.nan)
+
+    fed = max(map(len, drafts)) - 1
+    tokens = torch.tensor([[*draft, *[0] * fed][:fed] for draft in drafts])
+    handle = model.get_output_embeddings().register_forward_hook(spoil)
+    if place == "in the answer":
+        with pytest.raises(NotFiniteError, match=r"prompts \[1\] of this batch"):
+            answer(model, family, inputs, plan, NEW, drafts=drafts)
+    else:
+        assert torch.equal(answer(model, family, inputs, plan, NEW, drafts=drafts).ids, wanted)
+    handle.remove()
+    handle = model.get_output_embeddings().register_forward_hook(lambda _, __, logits: logits * math.nan)
+    with pytest.raises(NotFiniteError, match=r"prompts \[0, 1"):
+        answer(model, family, inputs, plan, NEW)
+    handle.remove()
 
 
 def test_drafts_longer_than_an_answer_may_be_are_cut() -> None:
