@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .table import CHANGED, clean, interval, outcome, percent
@@ -114,6 +114,15 @@ def score_range(scores: Sequence[float]) -> tuple[float, float]:
     return max(low, 0.0), high
 
 
+def rho_ticks(x: Callable[[float], float], bottom: float) -> str:
+    """Ticks and numbers of an axis of split ratios, 0 to 1 in steps of 0.2, below ``bottom``; ``x`` places a ratio."""
+    parts = []
+    for rho in (step / 10 for step in range(0, 11, 2)):
+        parts.append(f'<path class="axis" d="M{x(rho):.1f} {bottom}v4"/>')
+        parts.append(f'<text class="tick" x="{x(rho):.1f}" y="{bottom + 17}" text-anchor="middle">{rho:g}</text>')
+    return "".join(parts)
+
+
 def ticks(low: float, high: float) -> list[float]:
     """Three to six round numbers inside the range."""
     rough = (high - low) / 5
@@ -140,10 +149,7 @@ def _axes(low: float, high: float) -> str:
         parts.append(
             f'<text class="tick" x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{100 * tick:.{digits}f}</text>'
         )
-    for step in range(0, 11, 2):
-        x = _x(step / 10)
-        parts.append(f'<path class="axis" d="M{x:.1f} {_BOTTOM}v4"/>')
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{_BOTTOM + 17}" text-anchor="middle">{step / 10:g}</text>')
+    parts.append(rho_ticks(_x, _BOTTOM))
     middle = (_LEFT + _RIGHT) / 2
     parts.append(f'<path class="axis" d="M{_LEFT} {_BOTTOM}H{_RIGHT}"/>')
     parts.append(

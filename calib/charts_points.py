@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from .charts import COLOURS, DASHES, MARKERS, esc, folded_table, marker, open_svg, short_name, signed, spread, ticks
+from .charts import (
+    COLOURS,
+    DASHES,
+    MARKERS,
+    esc,
+    folded_table,
+    marker,
+    open_svg,
+    rho_ticks,
+    short_name,
+    signed,
+    spread,
+    ticks,
+)
 from .search_points import Point
 from .table import percent, points
 
@@ -95,10 +108,7 @@ def _axes(low: float, high: float, y: _Place) -> str:
         parts.append(
             f'<text class="tick" x="{_LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{esc(signed(tick))}</text>'
         )
-    for step in range(0, 11, 2):
-        x = _x(step / 10)
-        parts.append(f'<path class="axis" d="M{x:.1f} {_BOTTOM}v4"/>')
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{_BOTTOM + 17}" text-anchor="middle">{step / 10:g}</text>')
+    parts.append(rho_ticks(_x, _BOTTOM))
     parts.append(f'<path class="axis" d="M{_LEFT} {_BOTTOM}H{_RIGHT}"/>')
     parts.append(
         f'<text class="tick" x="{(_LEFT + _RIGHT) / 2:g}" y="{_BOTTOM + 35}" text-anchor="middle">'

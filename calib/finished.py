@@ -22,11 +22,11 @@ from .command import command_of
 from .config import RunConfig, config_of, read_lock
 from .folder import RunFolder, read_samples
 from .ledger import HOLDOUT, SEARCH, Ledger
+from .own_files import kept_prototypes
 from .rejects import leave_out, read_rejects
 from .samples import Sample
 from .search import MIN_SAMPLES, ClassData
 from .space import Candidate, Space, make_space
-from .space_file import open_prototypes
 from .strategies import STRATEGIES
 
 
@@ -127,8 +127,8 @@ def read_finished(root: Path) -> FinishedRun:
         raise UsageError(f"{root} is not finished, there is no profile yet. Continue it: {command_of(facts, root)}")
     profile = read_profile(folder.profile)
     config = config_of(facts)
-    own = open_prototypes(folder.prototypes if folder.prototypes.exists() else None)
-    space = make_space(profile.model.default_layer, config.rhos, own, profile.model.vision_depth)
+    depth = profile.model.vision_depth
+    space = make_space(profile.model.default_layer, config.rhos, kept_prototypes(folder), depth)
     if space.sha256 != facts["space"]:
         raise MismatchError(
             f"{root} was searched over other configurations than this version of claspkit has. Calibrate again: "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -174,21 +174,18 @@ class Ledger:
 
     def scores(self, split: str, intent: str, candidate: str) -> list[float]:
         """All scores of a candidate on a split, in sample order."""
-        found: list[float] = []
-        block = 0
-        while entry := self._entries.get((split, intent, candidate, block)):
-            found += entry.scores
-            block += 1
-        return found
+        return [score for entry in self._blocks(split, intent, candidate) for score in entry.scores]
 
     def answers(self, split: str, intent: str, candidate: str) -> list[str]:
         """All answers of a candidate on a split, in sample order."""
-        found: list[str] = []
+        return [answer for entry in self._blocks(split, intent, candidate) for answer in entry.answers]
+
+    def _blocks(self, split: str, intent: str, candidate: str) -> Iterator[Entry]:
+        """A candidate's blocks from the front, up to the first that is not there."""
         block = 0
         while entry := self._entries.get((split, intent, candidate, block)):
-            found += entry.answers
+            yield entry
             block += 1
-        return found
 
     def candidates(self, split: str, intent: str) -> list[str]:
         """Ids with scores on a class's split, in the order in which they were first scored."""
@@ -204,11 +201,6 @@ class Ledger:
     def sha256(self) -> str:
         """Digest of the results, whatever the order in which they were written."""
         return digest([entry.result for entry in self.entries()])
-
-    @property
-    def cost(self) -> Cost:
-        """What all results took."""
-        return sum((entry.cost for entry in self.entries()), Cost())
 
     def close(self) -> None:
         """Release the lock."""

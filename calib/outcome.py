@@ -27,7 +27,6 @@ from claspkit.runtime.selection import ITERATIONS, TIE_TOLERANCE
 from .adaptive import Adaptive
 from .budgets import BudgetResult
 from .config import RunConfig
-from .costs import decoder_costs
 from .finite import all_finite
 from .folder import RunFolder
 from .ledger import SEARCH, Ledger
@@ -37,6 +36,7 @@ from .outcome_budgets import adaptive_row, budget_rows, evidence_of, own_stages
 from .plan import TEXT_TOKENS, decoder_flops
 from .pooled import PooledChoice, judge_pooled
 from .profile_router import ProfileRouter, drop_weights, put_weights
+from .run_costs import run_costs
 from .search import ClassData, Verdict
 from .sources import LoadResult
 from .space import Space
@@ -242,8 +242,8 @@ def _class_spec(data: ClassData, verdict: Verdict) -> dict[str, Any]:
 
 def summarise(findings: Findings, profile: Profile) -> dict[str, Any]:
     """Everything the table and the report show, as JSON."""
-    candidates = sum(len(result.space.candidates) for result in findings.results)
-    exhaustive = candidates * sum(len(data.search) for data in findings.classes)
+    spaces = [result.space for result in findings.results]
+    exhaustive = sum(len(space.candidates) for space in spaces) * sum(len(data.search) for data in findings.classes)
     return {
         "profile_id": profile.profile_id,
         "model": findings.spec.model_dump(),
@@ -267,7 +267,7 @@ def summarise(findings: Findings, profile: Profile) -> dict[str, Any]:
             "exhaustive_evaluations": exhaustive,
             "vision_passes": findings.pictures,
             "unique_pictures": findings.pictures,
-            "decoder": decoder_costs(findings.ledger, exhaustive),
+            "decoder": run_costs(findings.classes, spaces, findings.ledger).to_dict(),
             "seconds": {name: round(value, 2) for name, value in findings.seconds.items()},
         },
         "environment": profile.calibration.environment,

@@ -10,7 +10,7 @@ from claspkit.profiles.intents import open_taxonomy
 
 from .config import RunConfig
 from .folder import RunFolder
-from .space_file import open_prototypes
+from .space_file import OwnSpace, open_prototypes
 
 
 def own_file(name: str | None, copy: Path) -> Path | None:
@@ -18,6 +18,15 @@ def own_file(name: str | None, copy: Path) -> Path | None:
     if name is None:
         return None
     return copy if not Path(name).exists() and copy.exists() else Path(name)
+
+
+def kept_prototypes(folder: RunFolder) -> OwnSpace | None:
+    """The prototypes that a run keeps a copy of; None where it has the built-in ones.
+
+    Raises:
+        UsageError, BadDataError: the copy cannot be read, or is no such file.
+    """
+    return open_prototypes(folder.prototypes if folder.prototypes.exists() else None)
 
 
 def read_own(config: RunConfig, folder: RunFolder, fresh: bool) -> dict[Path, bytes]:

@@ -29,6 +29,8 @@ class RunCosts:
             a class that has candidates to ask has no score with a cost yet.
         holdout_flops: of the holdout, as computed.
         holdout_flops_alone: of the same alone.
+        token_layers: tokens that went through a decoder layer, search and holdout, as computed.
+        token_layers_alone: of the same alone.
         bytes_read: of cached features, search and holdout.
         drafted: answers that were guessed and confirmed without a step of decoding, search and holdout.
         counted: whether the ledger has costs at all; older ones have none.
@@ -43,6 +45,8 @@ class RunCosts:
     flops_exhaustive: float | None
     holdout_flops: float
     holdout_flops_alone: float
+    token_layers: float
+    token_layers_alone: float
     bytes_read: float
     drafted: int
     counted: bool
@@ -66,6 +70,7 @@ def run_costs(classes: Sequence[ClassData], spaces: Sequence[Space], ledger: Led
     searched = [data for data in classes if min(len(data.search), len(data.holdout)) >= MIN_SAMPLES]
     alls = [_exhaustive(data, spaces, search) for data in searched]
     done, kept = _total(search), _total(holdout)
+    both = done + kept
     return RunCosts(
         evaluations=_evaluations(search),
         exhaustive_evaluations=sum(len(data.search) * len(space.candidates) for data in searched for space in spaces),
@@ -76,8 +81,10 @@ def run_costs(classes: Sequence[ClassData], spaces: Sequence[Space], ledger: Led
         flops_exhaustive=sum(each for each in alls if each is not None) if alls and None not in alls else None,
         holdout_flops=kept.flops,
         holdout_flops_alone=kept.flops_alone,
-        bytes_read=done.bytes_read + kept.bytes_read,
-        drafted=done.drafted + kept.drafted,
+        token_layers=both.token_layers,
+        token_layers_alone=both.token_layers_alone,
+        bytes_read=both.bytes_read,
+        drafted=both.drafted,
         counted=done.flops > 0,
     )
 

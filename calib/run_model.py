@@ -19,10 +19,10 @@ from claspkit.runtime.models import LoadedModel, load_model
 from .command import command_of
 from .config import RunConfig
 from .folder import RunFolder
+from .own_files import kept_prototypes
 from .plan_cache import choose_layers
 from .sources import SourceOptions
 from .space import make_space
-from .space_file import open_prototypes
 
 DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Values of ``--dtype``."""
@@ -69,8 +69,8 @@ def open_run_features(
     Raises:
         UsageError: it lacks some; the text holds the command that computes them.
     """
-    own = open_prototypes(folder.prototypes if folder.prototypes.exists() else None)
-    space = make_space(loaded.spec.default_layer, config.rhos, own, loaded.spec.vision_depth)
+    depth = loaded.spec.vision_depth
+    space = make_space(loaded.spec.default_layer, config.rhos, kept_prototypes(folder), depth)
     layers = choose_layers(config.cache_layers, loaded.family.facts(loaded.model), space)
     key, gone = feature_key(loaded, layers=layers, dtype=config.cache_dtype), len(used)
     if (folder.features / MANIFEST).exists():

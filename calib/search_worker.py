@@ -15,11 +15,7 @@ from typing import Any, Final, NoReturn
 import torch
 from transformers.utils import logging
 
-from claspkit.cache.encoder import feature_key
-from claspkit.cache.store import FeatureStore
 from claspkit.profiles.errors import MismatchError
-from claspkit.runtime.inputs import processor_sha256
-from claspkit.runtime.models import LoadedModel, load_model
 
 from .budgets import budget_spaces, find_candidate
 from .config import RunConfig, config_of, read_lock
@@ -27,12 +23,12 @@ from .evaluator import Evaluator
 from .finite import FiniteEvaluator
 from .folder import RunFolder, read_samples
 from .ledger import HOLDOUT, SEARCH
-from .plan_cache import choose_layers
+from .own_files import kept_prototypes
+from .run_model import load_run_model, open_run_features
 from .schedule import run_budgets
 from .search import ClassData, Search
 from .serving import Tell, serve_job
 from .space import Space, make_space
-from .space_file import open_prototypes
 from .worker_ledgers import open_beside
 
 Tasks = queue.SimpleQueue[dict[str, Any]]
@@ -82,17 +78,16 @@ def _searching(
     """The run's search, on a model of this process and a ledger of its own."""
     facts = read_lock(folder.root)
     config = config_of(facts)
-    loaded = _load(config, facts, job["device"])
-    own = open_prototypes(folder.prototypes if config.prototypes is not None else None)
-    space = make_space(loaded.spec.default_layer, config.rhos, own, loaded.spec.vision_depth)
-    _compare(facts, {"space": space.sha256})
-    layers = choose_layers(config.cache_layers, loaded.family.facts(loaded.model), space)
-    key = feature_key(loaded, layers=layers, dtype=config.cache_dtype)
+    loaded = load_run_model(config, facts, folder, job["device"])
+    depth = loaded.spec.vision_depth
+    space = make_space(loaded.spec.default_layer, config.rhos, kept_prototypes(folder), depth)
+    if space.sha256 != facts["space"]:
+        raise MismatchError("the run changed while it was being searched: another space. Run the same command again.")
     sizes = loaded.spec.visual_tokens, loaded.spec.decoder_depth
     budgets = run_budgets(config.budget, config.schedule, config.stages, *sizes)
     spaces = budget_spaces(space, budgets)
     with (
-        FeatureStore.open(folder.features, key) as store,
+        open_run_features(loaded, config, facts, folder, ()) as store,
         closing(open_beside(folder.worker_ledger(job["index"]), folder.ledger)) as ledger,
     ):
         evaluator = FiniteEvaluator(Evaluator(loaded, store, budgets[0].stages, config.max_new_tokens))
@@ -100,21 +95,6 @@ def _searching(
             Search(spaces, evaluator, ledger, config.block_size, lambda count: tell(advance=count), config.seed),
             config,
             spaces,
-        )
-
-
-def _load(config: RunConfig, facts: dict[str, Any], device: str) -> LoadedModel:
-    dtype = getattr(torch, config.dtype) if config.dtype else None
-    loaded = load_model(config.model, device=device, dtype=dtype, revision=config.revision)
-    _compare(facts, {"model_fingerprint": loaded.spec.fingerprint, "processor": processor_sha256(loaded)})
-    return loaded
-
-
-def _compare(facts: dict[str, Any], now: dict[str, str]) -> None:
-    if differing := [name for name, value in now.items() if facts[name] != value]:
-        raise MismatchError(
-            f"the run changed while it was being searched: another {' and '.join(differing)}. Run the same command "
-            "again."
         )
 
 

@@ -19,11 +19,11 @@ from .config import RunConfig, config_of, read_lock
 from .finished import recorded_labels
 from .folder import RunFolder, read_samples
 from .ledger import Ledger
+from .own_files import kept_prototypes
 from .rejects import leave_out, read_rejects
 from .search import ClassData
 from .sources import LoadResult
 from .space import FurtherBudget, Space, make_space
-from .space_file import open_prototypes
 from .worker_ledgers import read_all
 
 _DEEPEST = 512  # vision layers among which the stock model's own is looked for
@@ -133,7 +133,7 @@ def find_spaces(facts: Mapping[str, Any], config: RunConfig, folder: RunFolder) 
     Returns:
         empty where none does: the run was made by a version with other candidates.
     """
-    own = open_prototypes(folder.prototypes if folder.prototypes.exists() else None)
+    own = kept_prototypes(folder)
     spaces = (make_space(layer, config.rhos, own, _DEEPEST) for layer in range(1, _DEEPEST + 1))
     first = next((space for space in spaces if space.sha256 == facts.get("space")), None)
     if first is None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import CHROMIUM
 from demo_server import EXAMPLE, running_demo
 from house import ROOT
-from live_browser import CHROMIUM, Browser
+from live_browser import Browser
 from PIL import Image
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
