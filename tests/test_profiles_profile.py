@@ -152,15 +152,6 @@ def test_a_file_of_version_1_0_still_reads(tmp_path: Path) -> None:
     assert write_profile(old, tmp_path).read_bytes() == GOLDEN.read_bytes()
 
 
-def test_a_profile_of_the_release_before_is_read_and_written_unchanged(tmp_path: Path) -> None:
-    """One of 1.1, made by a calibration of mini."""
-    golden = Path(__file__).parent / "golden" / "profile-1.1.json"
-    old = read_profile(golden)
-    assert (old.schema_version, old.intents, len(old.classes)) == ("1.1", None, 9)
-    assert old.profile_id == json.loads(golden.read_text())["profile_id"]
-    assert write_profile(old, tmp_path).read_bytes() == golden.read_bytes()
-
-
 def test_later_fields_are_written_where_they_say_something() -> None:
     """At its old meaning a later field is left out, so that one meaning has one id; otherwise it is part of the id."""
     assert FILE["schema_version"] == "1.2"
