@@ -15,6 +15,8 @@ from claspkit.runtime.inputs import (
     check_takes_clips,
     clip_inputs,
     image_backend,
+    picture_grid,
+    picture_pixels,
     pixel_values,
     processor_sha256,
 )
@@ -71,10 +73,7 @@ class LoadedPictureEncoder:
         return units if hasattr(processor, "merge_size") else units * loaded.family.facts(loaded.model).patches
 
     def encode_picture(self, image: Image.Image) -> EncodedPicture:
-        """Run the vision tower on one picture.
-
-        The grid is (frames, height, width) in patches where the image processor gives that, else the (height, width)
-        in pixels that it was given, else the number of tiles.
+        """Run the vision tower on one picture; its grid is that of :func:`claspkit.runtime.inputs.picture_grid`.
 
         Raises:
             BadDataError: the image processor refuses it.
@@ -82,11 +81,7 @@ class LoadedPictureEncoder:
         loaded = self._loaded
         with _processing():
             inputs = batch_inputs(loaded, [image], [""])
-        pixels = next(inputs[name] for name in ("pixel_values", "pixel_values_images") if name in inputs)
-        grid: tuple[int, ...] = (int(pixels.shape[0]),)
-        for name in ("image_grid_thw", "image_sizes"):
-            if name in inputs:
-                grid = tuple(int(number) for number in inputs[name][0])
+        pixels, grid = picture_pixels(inputs), picture_grid(loaded, inputs)
         if pixels.ndim == 2:
             pixels = unpack_patches(pixels, grid, loaded.model.config.vision_config)[:, 0]  # its frames are alike
         layers = loaded.family.vision_layers(loaded.model, pixels)

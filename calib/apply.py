@@ -14,11 +14,12 @@ from claspkit.profiles.errors import BadDataError, UsageError
 from claspkit.profiles.files import check_model
 from claspkit.profiles.profile import Profile
 from claspkit.router.route import Router, make_router
-from claspkit.runtime.inputs import batch_inputs, decode_answers, pixel_values
+from claspkit.runtime.inputs import batch_inputs, decode_answers
 from claspkit.runtime.models import LoadedModel
 from claspkit.runtime.pruner import prune
 
 from .overlay import StageView, draw_overlay
+from .seen import see
 
 
 @dataclass(frozen=True)
@@ -148,44 +149,12 @@ def _generate(loaded: LoadedModel, inputs: Any, max_new_tokens: int) -> tuple[st
     return answer, time.perf_counter() - started
 
 
-def check_drawable(loaded: LoadedModel) -> None:
-    """Refuse models whose visual tokens are no single grid of patches of the picture.
-
-    Raises:
-        UsageError: the family is one of tiles, windows or frames.
-    """
-    if not loaded.family.one_grid:
-        raise UsageError(
-            f"kept tokens are drawn for models that cut a picture into one grid of patches (llava); those of the "
-            f"family {loaded.family.id!r} do not. Leave --overlay out"
-        )
-
-
 def draw(loaded: LoadedModel, picture: Image.Image, answer: Answer) -> Image.Image:
-    """Draw what every stage kept on the picture as the model sees it: resized and cropped by its processor.
+    """Draw what every stage kept on the picture; a model that sees one square of it has that one drawn on.
 
     Raises:
-        UsageError: as of :func:`check_drawable`, or no stage dropped anything.
+        UsageError: no stage dropped anything.
     """
     if not answer.stages:
         raise UsageError("no stage dropped a token of this picture, so there is nothing to draw")
-    check_drawable(loaded)
-    return draw_overlay(seen_picture(loaded, picture), patch_grid(answer), answer.stages)
-
-
-def patch_grid(answer: Answer) -> tuple[int, int]:
-    """(rows, columns) of the picture's patches, for models of one grid."""
-    side = round(answer.visual_tokens**0.5)
-    return side, side
-
-
-def seen_picture(loaded: LoadedModel, picture: Image.Image) -> Image.Image:
-    """The picture as a model of one grid per picture sees it, its normalisation undone."""
-    processor = loaded.processor.image_processor
-    values = pixel_values(loaded, [picture])[0].float().cpu()
-    mean, std = (
-        torch.tensor(processor.image_mean)[:, None, None],
-        torch.tensor(processor.image_std)[:, None, None],
-    )
-    seen = ((values * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    return Image.fromarray(seen)
+    return draw_overlay(*see(loaded, picture), answer.stages)

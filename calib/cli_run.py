@@ -14,7 +14,7 @@ from claspkit.profiles.files import read_profile
 from claspkit.profiles.intents import INTENT_IDS
 from claspkit.runtime.models import load_model
 
-from .apply import Answer, Asker, check_drawable, draw
+from .apply import Answer, Asker, draw
 from .cli_use import ProfileOption
 from .progress import Reporter
 from .questions import Question, Refused, gather
@@ -67,8 +67,6 @@ def run(
     if overlay is not None and not alone:
         _make_folder(overlay)
     loaded = load_model(model, device=device, revision=rules.model.revision)
-    if overlay is not None:
-        check_drawable(loaded)
     asker = Asker(loaded, rules, profile if profile.is_dir() else profile.parent)
     asking = _Asking(asker, max_new_tokens, compare, overlay, alone, as_json)
     if compare:

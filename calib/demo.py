@@ -19,11 +19,12 @@ from claspkit.profiles.errors import BadDataError, ResourceError, UsageError, sh
 from claspkit.profiles.files import read_profile
 from claspkit.runtime.models import LoadedModel
 
-from .apply import Answer, Asker, patch_grid, seen_picture
+from .apply import Answer, Asker
 from .data_mini import enough_pictures
 from .images import decode_image
-from .overlay import draw_panels, stage_caption
+from .overlay import draw_panels, stage_caption, view_captions
 from .questions import MAX_PROMPT, gather
+from .seen import see
 
 MAX_UPLOAD: Final = 16 * 2**20
 """Bytes of a picture that is sent up, at most."""
@@ -170,20 +171,20 @@ class Demo:
         return _open(data)
 
     def _stages(self, picture: Image.Image, answer: Answer) -> list[dict[str, Any]]:
-        """What every stage kept, with a drawing where the model cuts pictures into one grid."""
-        drawings: list[str | None] = [None] * len(answer.stages)
-        if self._loaded.family.one_grid and answer.stages:
-            panels = draw_panels(seen_picture(self._loaded, picture), patch_grid(answer), answer.stages)
-            drawings = [_data_url(panel) for panel in panels]
+        """What every stage kept, in numbers and drawn on the picture."""
+        if not answer.stages:
+            return []
+        shown, tokens = see(self._loaded, picture)
+        panels = draw_panels(shown, tokens, answer.stages)
         return [
             {
                 "place": Stage(stage.after_layer, max(1, len(stage.kept))).place,
                 "kept": len(stage.kept),
                 "pivots": len(stage.pivots),
-                "caption": ". ".join(stage_caption(stage, answer.visual_tokens)),
-                "drawing": drawing,
+                "caption": ". ".join((*stage_caption(stage, answer.visual_tokens), *view_captions(tokens, stage))),
+                "drawing": _data_url(panel),
             }
-            for stage, drawing in zip(answer.stages, drawings, strict=True)
+            for stage, panel in zip(answer.stages, panels, strict=True)
         ]
 
 

@@ -93,13 +93,10 @@ function facet(list, name, value) {
 
 function drawing(stage) {
   const figure = make("figure");
-  if (stage.drawing !== null) {
-    const image = make("img");
-    image.src = stage.drawing;
-    image.alt = stage.caption;
-    figure.append(image);
-  }
-  figure.append(make("figcaption", stage.caption));
+  const image = make("img");
+  image.src = stage.drawing;
+  image.alt = stage.caption;
+  figure.append(image, make("figcaption", stage.caption));
   return figure;
 }
 
@@ -135,7 +132,7 @@ function show(found) {
   const stages = make("div", undefined, "stages");
   stages.append(...found.stages.map(drawing));
   card.append(answers, list, stages);
-  if (found.stages.some((stage) => stage.drawing !== null)) card.append(legend());
+  if (found.stages.length) card.append(legend());
   $("empty").hidden = true;
   $("answers").prepend(card);
   const cards = document.querySelectorAll("article");

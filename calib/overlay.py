@@ -1,19 +1,23 @@
-"""Which patches of a picture every pruning stage kept, drawn on the picture."""
+"""Which visual tokens of a picture every pruning stage kept, drawn on the picture."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
 from claspkit.profiles.budget import Stage
+from claspkit.runtime.token_map import TokenMap, TokenView
 
 MIN_PANEL = 320
 """Width of a panel in pixels, at least."""
 
 _MIN_PATCH = 16  # pixels a patch's shorter side gets at least: outlines of neighbours must stay apart
+_MAX_PANEL = 4096  # pixels along a panel's longer side at most
+_MARKED = 6  # pixels a patch's sides need for frame and corners; sides of very long pictures are stretched to it
 _GAP, _MARGIN, _LINE = 16, 12, 20
 _TITLE, _SMALL = 16, 14
 _PAPER, _INK, _GREY = (255, 255, 255), (28, 28, 30), (128, 128, 128)
@@ -21,7 +25,7 @@ _BLUE, _RED = (0, 90, 220), (214, 40, 30)
 _DIMMED = 0.72  # share of grey in a dropped patch
 _TINT = {"pivot": 0.22, "completion": 0.12}  # share of the outline's colour inside a kept patch
 
-Box = tuple[int, int, int, int]
+Pixels = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class StageView:
 
     Attributes:
         after_layer: the decoder layer after which the rest was dropped.
-        kept: indices of the patches kept, raster order (row by row from the top left), 0 <= index < rows * columns.
+        kept: numbers of the visual tokens kept, as they stood in the prompt, 0 <= number < tokens.
         pivots: those of ``kept`` chosen by attention; the others complete them by dissimilarity.
     """
 
@@ -39,47 +43,51 @@ class StageView:
     pivots: tuple[int, ...]
 
 
-def draw_overlay(picture: Image.Image, grid: tuple[int, int], stages: Sequence[StageView]) -> Image.Image:
+def draw_overlay(picture: Image.Image, tokens: TokenMap, stages: Sequence[StageView]) -> Image.Image:
     """Draw one captioned panel per stage, side by side, over a legend.
 
     Args:
-        picture: as the model sees it, already resized and cropped; any mode.
-        grid: (rows, columns) of patches.
+        picture: the one that the map is of, any mode: as it was given, or, if the map is of a cropped one, as the model
+            sees it.
+        tokens: where its visual tokens lie.
         stages: what to draw, in order.
 
     Returns:
-        an RGB picture. Panels are at least :data:`MIN_PANEL` pixels wide and keep the picture's proportions.
-        Dropped patches are grey and faint, pivots tinted with a solid blue frame, completion red with corners only.
+        an RGB picture. A panel shows the picture once for every view, one below the other, at least :data:`MIN_PANEL`
+        pixels wide and in its proportions, unless it is so long that patches would vanish. Dropped patches are grey and
+        faint, pivots tinted with a solid blue frame, completion red with corners only; tokens without a place are told.
 
     Raises:
-        ValueError: no stage, an empty grid or picture, an index outside the grid, a pivot that was not kept.
+        ValueError: no stage, no token or picture, a token that the map does not have, a pivot that was not kept.
     """
-    panels = draw_panels(picture, grid, stages)
-    return _compose(panels, [stage_caption(stage, grid[0] * grid[1]) for stage in stages])
+    panels = draw_panels(picture, tokens, stages)
+    return _compose(panels, [stage_caption(stage, tokens.count) for stage in stages])
 
 
-def draw_panels(picture: Image.Image, grid: tuple[int, int], stages: Sequence[StageView]) -> list[Image.Image]:
+def draw_panels(picture: Image.Image, tokens: TokenMap, stages: Sequence[StageView]) -> list[Image.Image]:
     """The panels of :func:`draw_overlay` one by one, without captions and legend; same arguments and errors."""
-    rows, columns = grid
-    _check(picture, rows, columns, stages)
-    scale = max(1.0, MIN_PANEL / picture.width, *_patch_scales(picture, rows, columns))
-    size = (round(picture.width * scale), round(picture.height * scale))
+    _check(picture, tokens, stages)
+    size = _panel_size(picture.size, tokens.views)
     large = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     faint = Image.blend(large.convert("L").convert("RGB"), Image.new("RGB", size, _GREY), _DIMMED)
-    return [_panel(large, faint, rows, columns, stage) for stage in stages]
+    panels = []
+    for stage in stages:
+        drawn = [_panel(large, faint, view, stage) for view in tokens.views]
+        panels.append(drawn[0] if tokens.plain else _stacked(drawn, view_captions(tokens, stage)))
+    return panels
 
 
-def _check(picture: Image.Image, rows: int, columns: int, stages: Sequence[StageView]) -> None:
+def _check(picture: Image.Image, tokens: TokenMap, stages: Sequence[StageView]) -> None:
     if not stages:
         raise ValueError("draw_overlay needs at least one stage, got none")
-    if min(rows, columns, picture.width, picture.height) < 1:
-        raise ValueError(f"draw_overlay: grid {rows} x {columns} on a picture of {picture.size} has no patch")
+    if min(tokens.count, picture.width, picture.height) < 1:
+        raise ValueError(f"draw_overlay: {tokens.count} tokens on a picture of {picture.size} have no patch")
     for stage in stages:
-        outside = [index for index in stage.kept if not 0 <= index < rows * columns]
+        outside = [index for index in stage.kept if not 0 <= index < tokens.count]
         if outside:
             raise ValueError(
                 f"draw_overlay: stage after layer {stage.after_layer} keeps patch {outside[0]}; "
-                f"a grid of {rows} x {columns} has 0..{rows * columns - 1}"
+                f"the picture has 0..{tokens.count - 1}"
             )
         stray = sorted(set(stage.pivots) - set(stage.kept))
         if stray:
@@ -88,33 +96,30 @@ def _check(picture: Image.Image, rows: int, columns: int, stages: Sequence[Stage
             )
 
 
-def _patch_scales(picture: Image.Image, rows: int, columns: int) -> tuple[float, float]:
-    return _MIN_PATCH * columns / picture.width, _MIN_PATCH * rows / picture.height
+def _panel_size(picture: tuple[int, int], views: Sequence[TokenView]) -> tuple[int, int]:
+    """Width and height of the picture on a panel, the same for all views."""
+    width, height = picture
+    across = max(view.columns / (view.window[2] - view.window[0]) for view in views)  # patches, were it full of them
+    down = max(view.rows / (view.window[3] - view.window[1]) for view in views)
+    scale = max(1.0, MIN_PANEL / width, _MIN_PATCH * across / width, _MIN_PATCH * down / height)
+    scale = min(scale, _MAX_PANEL / max(picture))
+    return max(round(width * scale), ceil(_MARKED * across)), max(round(height * scale), ceil(_MARKED * down))
 
 
-def _patch(index: int, rows: int, columns: int, size: tuple[int, int]) -> Box:
-    """Pixels of a patch: left, top, right, bottom; the last two are exclusive."""
-    row, column = divmod(index, columns)
-    width, height = size
-    return (
-        round(column * width / columns),
-        round(row * height / rows),
-        round((column + 1) * width / columns),
-        round((row + 1) * height / rows),
-    )
-
-
-def _panel(large: Image.Image, faint: Image.Image, rows: int, columns: int, stage: StageView) -> Image.Image:
+def _panel(large: Image.Image, faint: Image.Image, view: TokenView, stage: StageView) -> Image.Image:
     panel = faint.copy()
     pivots = set(stage.pivots)
-    for index in sorted(set(stage.kept)):
-        box = _patch(index, rows, columns, large.size)
+    for cell in view.cells(stage.kept):
+        left, top, right, bottom = (round(edge) for edge in view.box(cell, *large.size))
+        box = (left, top, right, bottom)
+        if left == right or top == bottom:  # what padding leaves of it is less than a pixel
+            continue
         panel.paste(large.crop(box), box[:2])
-        _mark(panel, box, "pivot" if index in pivots else "completion")
+        _mark(panel, box, "pivot" if view.tokens[cell] in pivots else "completion")
     return panel
 
 
-def _mark(image: Image.Image, box: Box, kind: str) -> None:
+def _mark(image: Image.Image, box: Pixels, kind: str) -> None:
     """Tint a patch and frame it: solid for a pivot, corners alone for completion, so that hue is not needed."""
     left, top, right, bottom = box
     colour = _BLUE if kind == "pivot" else _RED
@@ -122,6 +127,8 @@ def _mark(image: Image.Image, box: Box, kind: str) -> None:
     image.paste(Image.blend(inside, Image.new("RGB", inside.size, colour), _TINT[kind]), box[:2])
     draw = ImageDraw.Draw(image)
     draw.rectangle((left, top, right - 1, bottom - 1), outline=_PAPER)  # frames show on any picture
+    if min(right - left, bottom - top) < _MARKED:  # the rest of a patch that lies mostly in padding
+        return
     outer = (left + 1, top + 1, right - 2, bottom - 2)
     if kind == "pivot":
         draw.rectangle(outer, outline=colour, width=2)
@@ -134,12 +141,37 @@ def _mark(image: Image.Image, box: Box, kind: str) -> None:
                 draw.line((x + step * shift, y, x + step * shift, y + down * reach), fill=colour)
 
 
-def stage_caption(stage: StageView, patches: int) -> tuple[str, str]:
-    """Two lines about what a stage kept of so many patches: how many and where, and of which kind."""
+def _stacked(panels: Sequence[Image.Image], captions: Sequence[str]) -> Image.Image:
+    """Panels of one size below each other, each under its caption; captions that are left over come in the end."""
+    font = ImageFont.load_default(_SMALL)
+    width = max(panels[0].width, *(_width(caption, font) for caption in captions))
+    height = len(panels) * panels[0].height + len(captions) * (_LINE + 4)
+    sheet = Image.new("RGB", (width, height), _PAPER)
+    draw, top = ImageDraw.Draw(sheet), 0
+    for number, caption in enumerate(captions):
+        draw.text((0, top + 2), caption, fill=_INK, font=font)
+        top += _LINE
+        if number < len(panels):
+            sheet.paste(panels[number], (0, top))
+            top += panels[number].height + 4
+    return sheet
+
+
+def view_captions(tokens: TokenMap, stage: StageView) -> list[str]:
+    """A line about each view of a picture, then one about each kind of tokens without a place; none of a plain map."""
+    if tokens.plain:
+        return []
+    kept = set(stage.kept)
+    groups = [*((view.name, view.tokens) for view in tokens.views), *tokens.placeless.items()]
+    return [f"{name}: {len(kept & set(group))} of {len(group)} kept" for name, group in groups]
+
+
+def stage_caption(stage: StageView, count: int) -> tuple[str, str]:
+    """Two lines about what a stage kept of so many tokens: how many and where, and of which kind."""
     kept, pivots = len(set(stage.kept)), len(set(stage.pivots))
     place = Stage(stage.after_layer, max(kept, 1)).place
     return (
-        f"{place[0].upper()}{place[1:]}: {kept} of {patches} tokens",
+        f"{place[0].upper()}{place[1:]}: {kept} of {count} tokens",
         f"{pivots} attention pivots, {kept - pivots} completion",
     )
 
@@ -183,7 +215,7 @@ def _flow(font: Any, width: int) -> list[tuple[int, int, str, str]]:
     return placed
 
 
-def _swatch(sheet: Image.Image, box: Box, kind: str) -> None:
+def _swatch(sheet: Image.Image, box: Pixels, kind: str) -> None:
     ground = (150, 150, 150) if kind == "dropped" else (225, 225, 225)
     sheet.paste(Image.new("RGB", (box[2] - box[0], box[3] - box[1]), ground), box[:2])
     if kind != "dropped":

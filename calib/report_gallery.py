@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 from claspkit.profiles.budget import Stage
+from claspkit.runtime.token_map import TokenMap, TokenView
 
 from .charts import esc
 from .gallery import RIGHT, Gallery, Shot
-from .overlay import StageView
+from .gallery_cells import Canvas, cell_paths, svg_number
+from .overlay import StageView, view_captions
 
 _LONGEST = 300  # characters of a question or an answer
 
@@ -35,7 +35,7 @@ def gallery_part(gallery: Gallery | None, names: dict[str, str]) -> str:
         shots = [shot for shot in gallery.shots if shot.intent == intent]
         right = sum(shot.right for shot in shots)
         head = f"{names.get(intent, intent)}: {right} right, {len(shots) - right} wrong"
-        figures = "".join(_figure(shot) for shot in shots)
+        figures = "".join(figure(shot) for shot in shots)
         state = "" if number else " open"
         parts.append(f"<details{state}><summary>{esc(head)}</summary>{figures}</details>")
     return "".join(parts) + missing
@@ -44,7 +44,7 @@ def gallery_part(gallery: Gallery | None, names: dict[str, str]) -> str:
 _LEGEND = (
     '<p class="note">Holdout samples, right and wrong ones taking turns; of the wrong ones first those that the '
     "unpruned model has right. They are examples, not a rate. The first picture is what the model sees, then what is "
-    "left after each stage.</p>"
+    "left after each stage: of a model that looks at the whole picture and at tiles of it, one drawing of each.</p>"
     '<ul class="legend">'
     '<li><svg viewBox="0 0 1 1" aria-hidden="true"><path class="pivot" d="M.1 .1h.8v.8h-.8z"/></svg>kept as attention '
     "pivot</li>"
@@ -54,8 +54,8 @@ _LEGEND = (
 )
 
 
-def _figure(shot: Shot) -> str:
-    rows, columns = shot.grid
+def figure(shot: Shot) -> str:
+    """HTML of one sample."""
     word = "right" if shot.right else "wrong"
     said = [f"<dt>Pruned</dt><dd>{esc(_short(shot.answer))} {_mark(shot.score)}</dd>"]
     if shot.unpruned is not None and shot.unpruned_score is not None:
@@ -65,10 +65,19 @@ def _figure(shot: Shot) -> str:
     return (
         f'<figure class="shot {word}"><figcaption><b>{esc(_short(shot.prompt))}</b>'
         f'<dl class="said">{"".join(said)}<dt>Reference</dt><dd>{esc(_short(reference))}</dd></dl>'
-        f"<small>{esc(shot.candidate)}, {rows} by {columns} tokens, picture {esc(_short(shot.image))}</small>"
+        f"<small>{esc(shot.candidate)}, {esc(_layout(shot.tokens))}, picture {esc(_short(shot.image))}</small>"
         "</figcaption>"
         f'<div class="panels">{panels}</div></figure>'
     )
+
+
+def _layout(tokens: TokenMap) -> str:
+    """How the tokens lie, in words."""
+    if tokens.plain:
+        (view,) = tokens.views
+        return f"{view.rows} by {view.columns} tokens"
+    views = [f"{view.name} {view.rows} by {view.columns} tokens" for view in tokens.views]
+    return ", ".join([*views, *(f"{len(group)} {name}" for name, group in tokens.placeless.items())])
 
 
 def _mark(score: float) -> str:
@@ -80,34 +89,49 @@ def _mark(score: float) -> str:
 
 def _whole(shot: Shot) -> str:
     """The picture itself; the stages' panels use the same one."""
-    rows, columns = shot.grid
-    name = f"shot-{shot.intent}-{shot.uid}"
+    name, canvas = f"shot-{shot.intent}-{shot.uid}", _canvas(shot)
     return (
-        f'<div><svg role="img" viewBox="0 0 {columns} {rows}" aria-labelledby="{esc(name)}-t">'
+        f'<div><svg role="img" viewBox="{canvas.box}" aria-labelledby="{esc(name)}-t">'
         f'<title id="{esc(name)}-t">The picture of the question: {esc(_short(shot.prompt))}</title>'
-        f'<image id="{esc(name)}" width="{columns}" height="{rows}" preserveAspectRatio="none" '
-        f'href="data:image/jpeg;base64,{esc(shot.jpeg)}"/></svg><small>all {rows * columns} tokens</small></div>'
+        f'<image id="{esc(name)}" width="{svg_number(canvas.width)}" height="{svg_number(canvas.height)}" '
+        f'preserveAspectRatio="none" href="data:image/jpeg;base64,{esc(shot.jpeg)}"/></svg>'
+        f"<small>all {shot.tokens.count} tokens</small></div>"
     )
 
 
-def _panel(shot: Shot, number: int, stage: StageView) -> str:
-    rows, columns = shot.grid
-    kept, pivots = set(stage.kept), set(stage.pivots)
-    name = f"shot-{shot.intent}-{shot.uid}"
+def _panel(shot: Shot, stage_number: int, stage: StageView) -> str:
+    """What one stage kept: the picture once for every view, then the counts."""
+    tokens, kept, pivots = shot.tokens, set(stage.kept), set(stage.pivots)
     place = Stage(stage.after_layer, max(len(kept), 1)).place
     counts = f"{len(pivots)} pivots, {len(kept - pivots)} completion"
-    told = f"{place}: {len(kept)} of {rows * columns} tokens kept, {counts}"
-    title, desc = esc(f"{name}-{number}-t"), esc(f"{name}-{number}-d")
+    told = f"{place}: {len(kept)} of {tokens.count} tokens kept, {counts}"
+    lines = view_captions(tokens, stage)
+    drawn = []
+    for index, view in enumerate(tokens.views):
+        name = f"shot-{shot.intent}-{shot.uid}-{stage_number}{f'-{index}' if index else ''}"
+        title = told if tokens.plain else f"{told}. {lines[index]}"
+        drawn.append(_drawing(shot, view, stage, name, title))
+        if not tokens.plain:
+            drawn.append(f"<small>{esc(lines[index])}</small>")
+    rest = "".join(f"<small>{esc(line)}</small>" for line in lines[len(tokens.views) :])
+    return f"<div>{''.join(drawn)}{rest}<small>{esc(place)}: {len(kept)}, {len(pivots)} pivots</small></div>"
+
+
+def _drawing(shot: Shot, view: TokenView, stage: StageView, name: str, told: str) -> str:
+    """The picture with what a stage kept of one view."""
+    kept, canvas = view.cells(stage.kept), _canvas(shot)
+    title, desc = esc(f"{name}-t"), esc(f"{name}-d")
     return (
-        f'<div><svg role="img" viewBox="0 0 {columns} {rows}" aria-labelledby="{title} {desc}">'
+        f'<svg role="img" viewBox="{canvas.box}" aria-labelledby="{title} {desc}">'
         f'<title id="{title}">{esc(told)}</title>'
-        f'<desc id="{desc}">Kept tokens lie {esc(_where(kept, rows, columns))}.</desc>'
-        f'<use href="#{esc(name)}"/>'
-        f'<path class="gone" d="{_runs(set(range(rows * columns)) - kept, columns)}"/>'
-        f'<path class="completion" d="{_frames(sorted(kept - pivots), columns)}"/>'
-        f'<path class="pivot" d="{_frames(sorted(pivots), columns)}"/></svg>'
-        f"<small>{esc(place)}: {len(kept)}, {len(pivots)} pivots</small></div>"
+        f'<desc id="{desc}">Kept tokens lie {esc(_where(set(kept), view.rows, view.columns))}.</desc>'
+        f'<use href="#{esc(f"shot-{shot.intent}-{shot.uid}")}"/>'
+        f"{cell_paths(canvas, shot.size, view, kept, view.cells(stage.pivots))}</svg>"
     )
+
+
+def _canvas(shot: Shot) -> Canvas:
+    return Canvas.of(shot.size, shot.tokens.views[0])
 
 
 def _where(kept: set[int], rows: int, columns: int) -> str:
@@ -122,33 +146,14 @@ def _where(kept: set[int], rows: int, columns: int) -> str:
     return ", ".join(f"{100 * count / len(kept):.0f} % {name}" for name, count in zip(names, counts, strict=True))
 
 
-def _runs(tokens: Iterable[int], columns: int) -> str:
-    """Path of whole cells, neighbours of a row as one rectangle."""
-    parts: list[str] = []
-    start = last = -2
-    for token in [*sorted(tokens), -1]:
-        if token != last + 1 or token % columns == 0 or token == -1:
-            if start >= 0:
-                row, column = divmod(start, columns)
-                wide = last - start + 1
-                parts.append(f"M{column} {row}h{wide}v1h-{wide}z")
-            start = token
-        last = token
-    return "".join(parts)
-
-
-def _frames(tokens: Sequence[int], columns: int) -> str:
-    """Path of frames inside the cells."""
-    return "".join(f"M{token % columns + 0.1:g} {token // columns + 0.1:g}h.8v.8h-.8z" for token in tokens)
-
-
 def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 GALLERY_STYLE = """
 .shot{margin:12px 0}.panels{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:10px}
-.panels>div{max-width:260px}.panels svg{width:100%;border:1px solid var(--edge);image-rendering:auto}
+.panels>div{max-width:260px}.panels svg{width:100%;border:1px solid var(--edge);image-rendering:auto;max-height:520px}
+.panels small{display:block}
 .shot.wrong{border-left:5px solid var(--s2)}.shot.right{border-left:5px solid var(--good)}
 .said{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:0 12px;margin:4px 0}
 .said dt{color:var(--soft)}.said dd{margin:0;color:var(--ink);overflow-wrap:anywhere}

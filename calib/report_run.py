@@ -10,7 +10,8 @@ from claspkit.profiles.errors import ClaspError, CorruptError
 from claspkit.runtime.models import LoadedModel
 
 from .folder import RunFolder
-from .gallery import SHOWN, draw_gallery, pick, write_gallery
+from .gallery import SHOWN, pick, write_gallery
+from .gallery_draw import draw_gallery
 from .progress import Reporter
 from .report import render_report
 from .report_found import collect

@@ -86,6 +86,25 @@ def clip_inputs(
     return _placed(loaded, made)
 
 
+def picture_grid(loaded: LoadedModel, inputs: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """The grid of the one picture that a batch of one was built for, as a cached record of it has it.
+
+    (frames, height, width) in patches where the image processor gives that, else the (height, width) in pixels that it
+    was given, else the number of tiles; empty for models whose pictures all are one grid.
+    """
+    if loaded.family.one_grid:
+        return ()
+    for name in ("image_grid_thw", "image_sizes"):
+        if name in inputs:
+            return tuple(int(number) for number in inputs[name][0])
+    return (len(picture_pixels(inputs)),)
+
+
+def picture_pixels(inputs: Mapping[str, Tensor]) -> Tensor:
+    """The pixels of a batch's pictures, under whichever name this release of transformers has for them."""
+    return next(inputs[name] for name in ("pixel_values", "pixel_values_images") if name in inputs)
+
+
 def check_takes_clips(loaded: LoadedModel) -> None:
     """Refuse clips for a model that has no use for them.
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from claspkit.profiles.budget import Scaling
 from claspkit.profiles.errors import MismatchError, UsageError
 from claspkit.runtime.capture import capture
+from claspkit.runtime.token_map import TokenMap
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,25 @@ class Family(ABC):
         Args:
             model: the model.
             inputs: what ``forward`` or ``generate`` was called with (``pixel_values``, grids, sizes ...).
+        """
+
+    @abstractmethod
+    def token_map(
+        self, model: nn.Module, grid: Sequence[int], size: tuple[int, int], image_processor: Any
+    ) -> TokenMap:
+        """Say where the visual tokens of one picture or clip lie.
+
+        Args:
+            model: the model.
+            grid: of its cached record; :func:`claspkit.runtime.inputs.picture_grid` has it of a picture's inputs.
+            size: height and width in pixels, as given to the image processor; of a clip, those of its frames.
+            image_processor: the model's; where tiles are cut may depend on its settings.
+
+        Returns:
+            As many tokens as :meth:`visual_inputs` counts, numbered as they stand in the prompt.
+
+        Raises:
+            MismatchError: records of this family have no such grid, or not those of a picture of this size.
         """
 
     def record_tower(self, grid: Sequence[int]) -> str:

@@ -9,7 +9,9 @@ from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
+from claspkit.profiles.errors import MismatchError
 from claspkit.runtime.inputs_internvl import enclosed
+from claspkit.runtime.token_map import TokenMap, grid_view, tiled_view
 
 from .base import FamilyFacts, blank_pixels
 from .llava import LlavaFamily
@@ -80,6 +82,26 @@ class InternVLFamily(LlavaFamily):
         height, width = cast(Any, model).config.vision_config.image_size
         return {"pixel_values": blank_pixels(model, sum(tiles for (tiles,) in grids), 3, height, width)}
 
+    def token_map(
+        self, model: nn.Module, grid: Sequence[int], size: tuple[int, int], image_processor: Any
+    ) -> TokenMap:
+        """The grid of all tiles over the picture, whose proportions they do not keep, and that of the overview.
+
+        How a number of tiles is arranged is not in the grid: it follows from ``size`` and the image processor's limits.
+        """
+        self.record_tower(grid)
+        side = isqrt(self.tokens_per_unit(model))
+        tiles = self._tiles(model, size, image_processor)
+        if grid[0] != prod(tiles) + (prod(tiles) > 1):
+            raise MismatchError(
+                f"the cached record has {grid[0]} tiles; a picture of {size[0]} x {size[1]} pixels (height x width) is "
+                f"cut into {tiles[0]} x {tiles[1]}: it, or the image processor, is no longer the one that was used"
+            )
+        if grid[0] == 1:
+            return TokenMap((grid_view("picture", side, side),))
+        overview = grid_view("whole picture", side, side, prod(tiles) * side**2)
+        return TokenMap((overview, tiled_view("tiles", tiles, side)))
+
     def placeholder_run(self, model: nn.Module, tokenizer: Any, token: str, tokens: int) -> str:
         """The placeholders between a start and an end token."""
         return enclosed(tokenizer, token * tokens)
@@ -97,6 +119,19 @@ class InternVLFamily(LlavaFamily):
         """The attention of the block whose output the stock model reads, with ``q_norm`` and ``k_norm``, maybe idle."""
         layers = cast(Any, model).model.vision_tower.encoder.layer
         return cast(nn.Module, layers[self.facts(model).default_layer - 1].attention)
+
+    @staticmethod
+    def _tiles(model: nn.Module, size: tuple[int, int], image_processor: Any) -> tuple[int, int]:
+        """Rows and columns of the tiles of a picture, the overview not among them."""
+        # The choice is the processor's own, ties included.
+        from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
+
+        least, most = image_processor.min_patches, image_processor.max_patches
+        if most <= 1:
+            return 1, 1
+        height, width = cast(Any, model).config.vision_config.image_size
+        columns, rows = get_optimal_tiled_canvas(tuple(size), (height, width), least, most)
+        return rows, columns
 
     @staticmethod
     def _tile_patches(model: nn.Module) -> int:

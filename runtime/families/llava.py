@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from claspkit.profiles.errors import UsageError
+from claspkit.runtime.token_map import CLS, TokenMap, TokenView, grid_view
 
 from .base import Family, FamilyFacts, VisualInput, blank_pixels, parts
 
@@ -106,6 +107,27 @@ class LlavaFamily(Family):
         count = pixels.shape[0]
         tokens = (self.tokens_per_unit(model),) * count
         return (VisualInput("image", self.placeholder_ids(model)[0], tokens, (1,) * count),)
+
+    def token_map(
+        self, model: nn.Module, grid: Sequence[int], size: tuple[int, int], image_processor: Any
+    ) -> TokenMap:
+        """One grid over the middle of the picture, as the image processor scales and crops it."""
+        self.record_tower(grid)
+        special = self.tokens_per_unit(model) - self.grid_side(model) ** 2
+        placeless = {CLS: tuple(range(special))} if special else {}
+        return TokenMap((self.unit_view(model, "picture", special),), placeless, cropped=True)
+
+    def unit_view(self, model: nn.Module, name: str, first: int) -> TokenView:
+        """The patches of one unit in raster order; pixels that fill no whole patch are seen by none."""
+        vision, side = cast(Any, model).config.vision_config, self.grid_side(model)
+        end = side * vision.patch_size / vision.image_size
+        return grid_view(name, side, side, first, window=(0.0, 0.0, end, end))
+
+    @staticmethod
+    def grid_side(model: nn.Module) -> int:
+        """Patches along either side of a unit."""
+        vision = cast(Any, model).config.vision_config
+        return int(vision.image_size // vision.patch_size)
 
     def stand_ins(self, model: nn.Module, tower: str, grids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """Pixels (B, 3, H, W)."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import ceil
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from claspkit.profiles.errors import UsageError
+from claspkit.profiles.errors import MismatchError, UsageError
+from claspkit.runtime.token_map import NEWLINES, TokenMap, grid_view, unpadded
 
 from .base import FamilyFacts, VisualInput, blank_pixels
 from .llava import LlavaFamily
@@ -99,19 +101,57 @@ class LlavaNextFamily(LlavaFamily):
             model: the model.
             size: height and width in pixels, before any scaling.
         """
+        rows, columns = self._tiles(model, size)
+        (height, above), (width, before) = self._unpadding(model, size)
+        height, width = height - 2 * above, width - 2 * before
+        return 1 + rows * columns, self.tokens_per_unit(model) + height * (width + 1)
+
+    def token_map(
+        self, model: nn.Module, grid: Sequence[int], size: tuple[int, int], image_processor: Any
+    ) -> TokenMap:
+        """The overview's grid over the picture, whose proportions it does not keep, and that of all close-up tiles."""
+        self.record_tower(grid)
+        if tuple(grid) != tuple(size):
+            raise MismatchError(
+                f"the cached record is of a picture of {grid[0]} x {grid[1]} pixels (height x width), not of "
+                f"{size[0]} x {size[1]}: the picture is no longer the one that was encoded"
+            )
+        side, tile = self.grid_side(model), cast(Any, model).config.vision_config.image_size
+        canvas = [tiles * tile for tiles in self._tiles(model, size)]
+        scale = min(canvas[0] / size[0], canvas[1] / size[1])
+        axes = []
+        for (cells, left_out), whole, pixels in zip(self._unpadding(model, size), canvas, size, strict=True):
+            scaled = min(ceil(pixels * scale), whole)  # as the image processor rounds it
+            axes.append(unpadded(cells, left_out, tile / side, (whole - scaled) // 2, scaled))
+        (rows, top, bottom), (columns, left, right) = axes
+        first = side**2
+        tokens = first + rows * (columns + 1)
+        if not rows or not columns:  # a picture so thin that all its patches went with the padding
+            rest = {NEWLINES: tuple(range(first, tokens))} if tokens > first else {}
+            return TokenMap((self.unit_view(model, "whole picture", 0),), rest)
+        views = (
+            self.unit_view(model, "whole picture", 0),
+            grid_view("tiles", rows, columns, first, gap=1, window=(left, top, right, bottom)),
+        )
+        return TokenMap(views, {NEWLINES: tuple(range(first + columns, tokens, columns + 1))})
+
+    def _tiles(self, model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of close-up tiles of a picture of ``size`` (height, width)."""
         # The choice among pinpoints is the processor's own, ties included; here it must not differ by a rounding.
         from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
 
         config: Any = model.config
-        side = config.vision_config.image_size
-        grid = side // config.vision_config.patch_size
-        rows, columns = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, side)
-        height, width = rows * grid, columns * grid
+        rows, columns = get_anyres_image_grid_shape(
+            size, config.image_grid_pinpoints, config.vision_config.image_size
+        )
+        return int(rows), int(columns)
+
+    def _unpadding(self, model: nn.Module, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Per axis, height first: patches of all close-up tiles, and those cut away at either end."""
+        height, width = (tiles * self.grid_side(model) for tiles in self._tiles(model, size))
         if size[1] / size[0] > width / height:
-            height -= _padding(height, size[0], width / size[1])
-        else:
-            width -= _padding(width, size[1], height / size[0])
-        return 1 + rows * columns, self.tokens_per_unit(model) + height * (width + 1)
+            return (height, _padding(height, size[0], width / size[1])), (width, 0)
+        return (height, 0), (width, _padding(width, size[1], height / size[0]))
 
     @staticmethod
     def _sizes(inputs: Mapping[str, Any]) -> list[tuple[int, int]]:
@@ -127,8 +167,8 @@ class LlavaNextFamily(LlavaFamily):
 
 
 def _padding(patches: int, pixels: int, scale: float) -> int:
-    """Patches cut from both ends of an axis on which ``pixels`` scaled by ``scale`` cover less than ``patches``.
+    """Patches cut from either end of an axis on which ``pixels`` scaled by ``scale`` cover less than ``patches``.
 
     The 7 digits are the model's: they take a product such as 23.999999999 for the whole number that it is.
     """
-    return (patches - int(round(pixels * scale, 7))) // 2 * 2
+    return (patches - int(round(pixels * scale, 7))) // 2

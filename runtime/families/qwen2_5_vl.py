@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from claspkit.profiles.errors import UsageError
 from claspkit.runtime.inputs_qwen2_5_vl import token_types
+from claspkit.runtime.token_map import TokenMap, grid_view
 
 from .base import Family, FamilyFacts, VisualInput, blank_pixels
 
@@ -107,6 +108,21 @@ class Qwen2_5VLFamily(Family):
         values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
         _, pixels, grid_name = next(kind for kind in _KINDS if kind[0] == tower)
         return {pixels: blank_pixels(model, int(sizes.prod(-1).sum()), values), grid_name: sizes}
+
+    def token_map(
+        self, model: nn.Module, grid: Sequence[int], size: tuple[int, int], image_processor: Any
+    ) -> TokenMap:
+        """Merged patches over the whole picture, raster order; of a clip a grid for every temporal patch."""
+        tower, vision = self.record_tower(grid), cast(Any, model).config.vision_config
+        merge, depth = vision.spatial_merge_size, vision.temporal_patch_size
+        times, rows, columns = grid[0], grid[1] // merge, grid[2] // merge
+        if tower == "image":
+            return TokenMap((grid_view("picture", rows, columns),))
+        spans = [(depth * time + 1, min(depth * (time + 1), grid[3])) for time in range(times)]
+        names = [f"frame {begin}" if begin == end else f"frames {begin} to {end}" for begin, end in spans]
+        return TokenMap(
+            tuple(grid_view(name, rows, columns, time * rows * columns) for time, name in enumerate(names))
+        )
 
     def replayed(self, model: nn.Module, patches: Mapping[str, Tensor]) -> dict[nn.Module, Callable[..., Any]]:
         """The patch embedding gives out the patches and every block what it takes in.

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from claspkit.profiles.errors import UsageError
+from claspkit.runtime.token_map import CLS, TokenMap
 
 from .base import FamilyFacts, VisualInput, blank_pixels, parts
 from .llava import LlavaFamily
@@ -80,6 +81,16 @@ class VideoLlavaFamily(LlavaFamily):
                 "the same number when they are encoded"
             )
         return {"pixel_values_videos": blank_pixels(model, len(grids), lengths[0], 3, side, side)}
+
+    def token_map(
+        self, model: nn.Module, grid: Sequence[int], size: tuple[int, int], image_processor: Any
+    ) -> TokenMap:
+        """A picture's as LLaVA's; of a clip a grid for every frame, each behind its [CLS] token."""
+        if self.record_tower(grid) == "image":
+            return super().token_map(model, grid, size, image_processor)
+        stride = self.tokens_per_frame(model)
+        views = tuple(self.unit_view(model, f"frame {frame + 1}", frame * stride + 1) for frame in range(grid[0]))
+        return TokenMap(views, {CLS: tuple(range(0, grid[0] * stride, stride))}, cropped=True)
 
     def patch_tokens(self, model: nn.Module, hidden: Tensor, tower: str = "image") -> Tensor:
         """Frames keep [CLS]; pictures as LLaVA's."""

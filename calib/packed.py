@@ -1,0 +1,57 @@
+"""Token maps as JSON: token numbers as runs, since most of them come one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from claspkit.runtime.token_map import TokenMap, TokenView
+
+_MOST = 1_000_000  # tokens of a map: a short run may stand for many
+
+
+def pack(tokens: TokenMap) -> dict[str, Any]:
+    """A token map as a JSON object."""
+    views = [
+        {
+            "name": view.name,
+            "rows": view.rows,
+            "columns": view.columns,
+            "window": list(view.window),
+            "runs": runs(view.tokens),
+        }
+        for view in tokens.views
+    ]
+    placeless = {name: runs(group) for name, group in tokens.placeless.items()}
+    return {"views": views, "placeless": placeless, "cropped": tokens.cropped}
+
+
+def unpack(record: Mapping[str, Any]) -> TokenMap:
+    """Inverse of :func:`pack`; KeyError, TypeError or ValueError for a record of another shape."""
+    views = []
+    for view in record["views"]:
+        left, top, right, bottom = map(float, view["window"])
+        numbers = spread(view["runs"])
+        views.append(
+            TokenView(str(view["name"]), int(view["rows"]), int(view["columns"]), numbers, (left, top, right, bottom))
+        )
+    placeless = {str(name): spread(group) for name, group in record["placeless"].items()}
+    return TokenMap(tuple(views), placeless, bool(record["cropped"]))
+
+
+def runs(numbers: Iterable[int]) -> list[list[int]]:
+    """[first, count] of every run of numbers that follow one another: (3, 4, 5, 9) -> [[3, 3], [9, 1]]."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == sum(found[-1]):
+            found[-1][1] += 1
+        else:
+            found.append([number, 1])
+    return found
+
+
+def spread(found: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Inverse of :func:`runs`; ValueError for more than a million numbers."""
+    if sum(count for _, count in found) > _MOST or any(count < 1 for _, count in found):
+        raise ValueError(f"runs must have one number or more, and {_MOST} together at most")
+    return tuple(number for first, count in found for number in range(first, first + count))
