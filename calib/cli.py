@@ -17,9 +17,11 @@ from claspkit.profiles.errors import ClaspError
 
 from .cli_demo import demo
 from .cli_doctor import doctor
+from .cli_evaluate import evaluate_command
 from .cli_inspect import inspect, report
 from .cli_look import plan
 from .cli_optuna import export_optuna
+from .cli_paper import paper
 from .cli_power import power
 from .cli_router import router_app
 from .cli_run import run
@@ -67,6 +69,8 @@ app.command()(diff)
 app.command()(export_optuna)
 app.command()(run)
 app.command()(demo)
+app.command("evaluate")(evaluate_command)
+app.command()(paper)
 app.command()(route)
 router_app.command()(study)
 app.add_typer(router_app, name="router")

@@ -105,6 +105,11 @@ class HubSource(DataSource):
         self._dataset = dataset
         self._options = options
 
+    @property
+    def dataset(self) -> HubDataset:
+        """What is read."""
+        return self._dataset
+
     def load(self, limits: Limits | None = None, progress: Progress | None = None) -> LoadResult:
         """Find and read the data set; see :meth:`DataSource.load`."""
         found = locate(self._dataset)

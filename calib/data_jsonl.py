@@ -13,7 +13,7 @@ from claspkit.profiles.errors import BadDataError, shorten
 
 from .images import PictureChecks
 from .samples import RowError, Sample, Source, make_sample
-from .sources import DataSource, Gathering, Limits, LoadResult, Progress, SourceOptions
+from .sources import DataSource, Gathering, Limits, LoadResult, Mark, Progress, SourceOptions, label_of
 
 MAX_LINE_BYTES = 2**20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -53,7 +53,7 @@ class JsonlSource(DataSource):
                 if gathering.has_enough(limits):
                     continue  # read on: the digest is of the whole file
                 where = f"{self._path.name}:{number}"
-                gathering.take(where, partial(self._row, line, number, pictures))
+                gathering.take(where, partial(self._row, line, number, pictures), partial(_mark, line))
         return gathering.result(f"sha256:{digest.hexdigest()}", None)
 
     def _row(self, line: bytes | None, number: int, pictures: PictureChecks) -> Sample:
@@ -80,6 +80,12 @@ class JsonlSource(DataSource):
             source=Source(self._path.name, None, None, number),
             intent_hint=row.get("intent"),
         )
+
+
+def _mark(line: bytes | None) -> Mark:
+    """What a line says beside its sample; only asked about lines that are samples."""
+    row = strict_loads(line or b"{}", max_bytes=MAX_LINE_BYTES)
+    return Mark(label_of(row.get("category")), label_of(row.get("question_id")))
 
 
 def numbered_lines(file: BinaryIO, seen: Callable[[bytes], object]) -> Iterator[tuple[int, bytes | None]]:

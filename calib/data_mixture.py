@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from claspkit.profiles.errors import ResourceError, UsageError
 
+from .data_benchmarks import BENCHMARKS
 from .data_hub import HubDataset, HubSource, ImageTable, Located, Missing, locate, missing_text
-from .data_table import Columns
+from .data_table import SHORT_ANSWER, Columns
 from .samples import Sample
 from .sources import (
     ALLOWED,
@@ -17,12 +18,11 @@ from .sources import (
     DataSource,
     Limits,
     LoadResult,
+    Mark,
     Progress,
     Quarantined,
     SourceOptions,
 )
-
-SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
 
 # Only splits that are no benchmark: calibrating on test rows would flatter every number reported on them
 # later.
@@ -99,7 +99,7 @@ OTHERS: tuple[HubDataset, ...] = (
         id="lmms-lab/POPE",
         split="test",
         files="data/test-*",
-        columns=Columns("image", "question", "answer"),
+        columns=Columns("image", "question", "answer", category="category"),
         scorer="pope@1",
         suffix=SHORT_ANSWER,
         intents=("object",),
@@ -108,7 +108,7 @@ OTHERS: tuple[HubDataset, ...] = (
         id="lmms-lab/MME",
         split="test",
         files="data/test-*",
-        columns=Columns("image", "question", "answer"),
+        columns=Columns("image", "question", "answer", category="category", question_id="question_id"),
         scorer="mme@1",  # its questions end in "Please answer yes or no."
         intents=("object", "attribute", "text", "scene", "spatial", "counting", "default"),
     ),
@@ -147,12 +147,14 @@ class MixtureSource(DataSource):
         samples: list[Sample] = []
         quarantine: list[Quarantined] = []
         records: list[dict[str, Any]] = []
+        marks: dict[str, Mark] = {}
         for dataset, found in find_all(MIXTURE).items():
             part = HubSource(dataset, self._options).read(found, limits, progress)
             samples += part.samples
             quarantine += part.quarantine
             records += part.datasets
-        return LoadResult(samples, quarantine, records)
+            marks |= part.marks
+        return LoadResult(samples, quarantine, records, marks)
 
 
 def find_all(datasets: Sequence[HubDataset]) -> dict[HubDataset, Located]:
@@ -178,8 +180,9 @@ def known_dataset(options: SourceOptions) -> DataSource:
     if parsed is None:
         raise UsageError(f"--data {options.data} is no data set id\n{ALLOWED}")
     asked = parsed.groupdict()
-    known = {dataset.id: dataset for dataset in (*MIXTURE, *OTHERS)}
-    dataset = known.get(asked["id"], HubDataset(asked["id"]))
+    known = [dataset for dataset in (*MIXTURE, *OTHERS, *BENCHMARKS) if dataset.id == asked["id"]]
+    meant = [dataset for dataset in known if _is_asked(dataset, asked)]
+    dataset = next(iter(meant or known), HubDataset(asked["id"]))
     dataset = replace(dataset, revision=asked["revision"], scorer=options.scorer or dataset.scorer)
     if asked["config"] and asked["config"] != dataset.config:
         # Another config may be anything: nothing that the table says about this one can be relied on.
@@ -189,3 +192,8 @@ def known_dataset(options: SourceOptions) -> DataSource:
     if options.columns:
         dataset = replace(dataset, columns=None, images=None)
     return HubSource(dataset, options)
+
+
+def _is_asked(dataset: HubDataset, asked: Mapping[str, str | None]) -> bool:
+    """Whether a row of the tables is of the config and the split that were named."""
+    return all(asked[name] in (None, getattr(dataset, name)) for name in ("config", "split"))

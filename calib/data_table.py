@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import file_digest
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from claspkit.profiles.errors import BadDataError, ClaspError, ResourceError, Us
 from .answers import named_option, option_letter
 from .images import StoredPicture, read_inside, store_image
 from .samples import RowError, Sample, Source, clean_text, make_sample
-from .sources import DataSource, Gathering, Limits, LoadResult, Progress, SourceOptions
+from .sources import DataSource, Gathering, Limits, LoadResult, Mark, Progress, SourceOptions, label_of
 
 # What a column of each role is usually called, the most telling name first.
 COMMON_NAMES: dict[str, tuple[str, ...]] = {
@@ -25,20 +26,37 @@ COMMON_NAMES: dict[str, tuple[str, ...]] = {
     "prompt": ("question", "prompt", "query", "problem", "instruction"),
     "answers": ("answers", "answer", "label", "multiple_choice_answer", "gt_answer", "solution"),
     "choices": ("choices", "options", "multiple_choices"),
+    "category": ("category",),
+    "question_id": ("question_id",),
 }
+TURNED = 1_000_000
+"""MMBench numbers the copies of a question with turned-round options: its own number, plus a multiple of this."""
+
+SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
 OPTIONS_SUFFIX = "\nAnswer with the option's letter from the given choices directly."
 _MAX_CONTEXT = 10_000  # characters
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column plays which role. ``context`` is text put before the question where a row has some."""
+    """Which column plays which role.
+
+    ``context`` is text put before the question where a row has some. ``options`` are columns that hold one option
+    each, A first, in place of ``choices``. ``category`` and ``question_id`` are what a :class:`.sources.Mark` holds;
+    ``turned`` ones are numbered as MMBench does (:data:`TURNED`). ``ocr`` is a list of texts read off the picture, put
+    behind the question.
+    """
 
     image: str
     prompt: str
     answers: str
     choices: str | None = None
     context: str | None = None
+    options: tuple[str, ...] = ()
+    category: str | None = None
+    question_id: str | None = None
+    turned: bool = False
+    ocr: str | None = None
 
 
 @dataclass(frozen=True)
@@ -153,19 +171,23 @@ def find_columns(available: Sequence[str], given: Mapping[str, str]) -> Columns:
     missing = [role for role in ("image", "prompt", "answers") if role not in found]
     if missing:
         raise UsageError(f"no column looks like {' or '.join(missing)}; {_how_to_say(available)}")
-    return Columns(**found)
+    return Columns(**found)  # type: ignore[arg-type]  # roles are the fields that hold one name
 
 
 def row_sample(row: Mapping[str, Any], index: int, rules: TableRules, picture: StoredPicture) -> Sample:
     """Map row ``index`` (from 0) of a table to a sample; RowError names what is wrong with it."""
     columns = rules.columns
     choices = row.get(columns.choices) if columns.choices else None
+    if columns.options:
+        choices = list(takewhile(_is_text, (row.get(name) for name in columns.options)))
     if isinstance(choices, list) and not choices:
         choices = None  # open questions among ones with options
     question = clean_text(columns.prompt, row.get(columns.prompt), _MAX_CONTEXT)
     context = row.get(columns.context) if columns.context else None
-    if isinstance(context, str) and context.strip():
+    if isinstance(context, str) and _is_text(context):
         question = f"Context: {clean_text('context', context, _MAX_CONTEXT)}\n{question}"
+    if columns.ocr:
+        question += _ocr_text(row.get(columns.ocr))
     answers = reference_answers(row.get(columns.answers), choices)
     return make_sample(
         image=picture.path,
@@ -176,6 +198,20 @@ def row_sample(row: Mapping[str, Any], index: int, rules: TableRules, picture: S
         scorer=rules.scorer,
         source=Source(rules.dataset, rules.revision, rules.split, index),
     )
+
+
+def row_mark(row: Mapping[str, Any], columns: Columns) -> Mark:
+    """What a row says about where it belongs; cells that are neither text nor whole numbers say nothing."""
+    category = None if columns.category is None else label_of(row.get(columns.category))
+    question = None if columns.question_id is None else row.get(columns.question_id)
+    if columns.turned and isinstance(question, int):
+        question %= TURNED
+    return Mark(category, label_of(question))
+
+
+def _is_text(value: object) -> bool:
+    """Whether a cell holds something; tables that were read as numbers write ``nan`` where a text is missing."""
+    return isinstance(value, str) and value.strip().casefold() not in ("", "nan")
 
 
 def reference_answers(value: object, choices: object) -> list[object]:
@@ -208,7 +244,11 @@ def gather_rows(
     for index, row in enumerate(rows):
         if gathering.has_enough(limits):
             return
-        gathering.take(f"{rules.dataset}:{index}", partial(_row_with_picture, row, index, rules, pictures))
+        gathering.take(
+            f"{rules.dataset}:{index}",
+            partial(_row_with_picture, row, index, rules, pictures),
+            partial(row_mark, row, rules.columns),
+        )
 
 
 def _row_with_picture(
@@ -285,10 +325,16 @@ def _options_text(choices: object) -> str:
     return "".join(lines) + OPTIONS_SUFFIX
 
 
+def _ocr_text(value: object) -> str:
+    """What LLaVA's evaluation of TextVQA puts behind a question; the words stand there also without a token."""
+    tokens = [token for token in value if isinstance(token, str)] if isinstance(value, list) else []
+    return f"\nReference OCR token: {', '.join(tokens)}"[:_MAX_CONTEXT]
+
+
 def _how_to_say(available: Sequence[str]) -> str:
     return (
         f"the columns are {', '.join(available) or 'none'}. Say which is which with "
-        "--columns image=NAME,prompt=NAME,answers=NAME[,choices=NAME]"
+        "--columns image=NAME,prompt=NAME,answers=NAME[,choices=NAME][,category=NAME][,question_id=NAME]"
     )
 
 

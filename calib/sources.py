@@ -18,13 +18,14 @@ Progress = Callable[[str, int], None]
 PROGRESS_ROWS = 100
 HOPELESS_ROWS = 1000  # with a limit on good rows, bad ones beyond it after which a data set is given up
 
-COLUMN_ROLES = ("image", "prompt", "answers", "choices")
+COLUMN_ROLES = ("image", "prompt", "answers", "choices", "category", "question_id")
 # owner/name[:config][@split][#revision]
 HUB_ID = re.compile(
     r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
     r"(?::(?P<config>[\w.-]+))?(?:@(?P<split>[\w.-]+))?(?:#(?P<revision>[\w./-]+))?"
 )
 _REASONS_SHOWN = 5
+_MAX_LABEL = 200  # characters of a category or a question's name
 
 
 @dataclass(frozen=True)
@@ -88,16 +89,32 @@ class Quarantined:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """What a benchmark's measure asks of a row beside its answer; a calibration has no use for it.
+
+    Attributes:
+        category: the part of the benchmark that the row belongs to; None where the data names none.
+        question: what rows that belong together share: MME's two questions about a picture, MMBench's copies of one
+            question; None where the data does not say.
+    """
+
+    category: str | None = None
+    question: str | None = None
+
+
+@dataclass(frozen=True)
 class LoadResult:
     """Samples in the order of the source, the rows left out, and what to record about the data sets.
 
     Every sample's picture is a file below ``SourceOptions.sample_root``. ``datasets`` holds one {name,
-    revision, split, samples} per data set, as a profile records it.
+    revision, split, samples} per data set, as a profile records it. ``marks`` has those of the samples, by uid, that
+    the data says something about.
     """
 
     samples: list[Sample]
     quarantine: list[Quarantined]
     datasets: list[dict[str, Any]]
+    marks: Mapping[str, Mark] = field(default_factory=dict)
 
 
 class DataSource(ABC):
@@ -125,13 +142,18 @@ class Gathering:
         self.dataset = dataset
         self.samples: list[Sample] = []
         self.quarantine: list[Quarantined] = []
+        self.marks: dict[str, Mark] = {}
         self._progress = progress
         self._rows = 0
 
-    def take(self, where: str, build: Callable[[], Sample]) -> None:
-        """Add the sample that ``build`` makes, or the reason why it cannot."""
+    def take(self, where: str, build: Callable[[], Sample], mark: Callable[[], Mark] | None = None) -> None:
+        """Add the sample that ``build`` makes, with what ``mark`` says of it, or the reason why it cannot."""
         try:
-            self.samples.append(build())
+            sample = build()
+            found = mark() if mark is not None else Mark()
+            self.samples.append(sample)
+            if found != Mark():
+                self.marks[sample.uid] = found
         except (RowError, BadDataError) as error:
             self.quarantine.append(Quarantined(where, str(error)))
         self._rows += 1
@@ -157,7 +179,7 @@ class Gathering:
             "split": split,
             "samples": len(self.samples),
         }
-        return LoadResult(self.samples, self.quarantine, [record])
+        return LoadResult(self.samples, self.quarantine, [record], self.marks)
 
 
 def _jsonl(options: SourceOptions) -> DataSource:
@@ -264,6 +286,12 @@ def parse_columns(text: str) -> dict[str, str]:
             )
         columns[role] = name
     return columns
+
+
+def label_of(value: object) -> str | None:
+    """A category or a question's number as text; None for anything else, and for text beyond 200 characters."""
+    text = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    return text if 0 < len(text) <= _MAX_LABEL else None
 
 
 def _nothing_usable(dataset: str, quarantine: list[Quarantined]) -> str:

@@ -96,7 +96,11 @@ def cache_known(cache: Path, dataset: HubDataset, count: int = 6) -> None:
     body: dict[str, Sequence[object]] = {
         columns.prompt: [f"What is number {number}?" for number in range(count)]
     }
-    if columns.choices:
+    for place, name in enumerate(columns.options):  # the last option is missing, as a table of texts writes it
+        body[name] = [f"thing {place}" if place < len(columns.options) - 1 else "nan"] * count
+    if columns.options:
+        body[columns.answers] = ["ABC"[number % 3] for number in range(count)]
+    elif columns.choices:
         body[columns.choices] = [["dog", "cat", "fox"]] * count
         body[columns.answers] = [number % 3 for number in range(count)]
     elif columns.answers == "answer":
@@ -106,7 +110,14 @@ def cache_known(cache: Path, dataset: HubDataset, count: int = 6) -> None:
     else:
         body[columns.answers] = [["red"] * 10] * count
     if columns.context:
-        body[columns.context] = ["Foxes are red.", *[""] * (count - 1)]
+        body[columns.context] = ["Foxes are red.", *["nan" if columns.options else ""] * (count - 1)]
+    if columns.category:
+        body[columns.category] = [f"kind {number % 2}" for number in range(count)]
+    if columns.question_id:
+        turned = [number // 2 + 1_000_000 * (number % 2) for number in range(count)]
+        body[columns.question_id] = turned if columns.turned else [f"q{number // 2}" for number in range(count)]
+    if columns.ocr:
+        body[columns.ocr] = [["STOP", "12"], *[[]] * (count - 1)]
     pictures = [{"bytes": png(number), "path": f"{number}.png"} for number in range(count)]
     if dataset.images is None:
         write_parquet(snapshot / _some_file(dataset.files), body | {columns.image: pictures}, [columns.image])

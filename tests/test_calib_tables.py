@@ -20,10 +20,12 @@ from calib_data import (
 )
 from PIL import Image
 
+from claspkit.calib.data_benchmarks import BENCHMARKS
 from claspkit.calib.data_hub import HubDataset
-from claspkit.calib.data_mixture import MIXTURE, OTHERS, SHORT_ANSWER
+from claspkit.calib.data_mixture import MIXTURE, OTHERS
 from claspkit.calib.data_table import (
     OPTIONS_SUFFIX,
+    SHORT_ANSWER,
     Columns,
     TablePictures,
     TableRules,
@@ -33,8 +35,8 @@ from claspkit.calib.data_table import (
     reference_answers,
 )
 from claspkit.calib.samples import RowError
-from claspkit.calib.scorers import SCORERS
-from claspkit.calib.sources import Gathering, Limits, LoadResult, open_source
+from claspkit.calib.scorers import SCORERS, score_answer
+from claspkit.calib.sources import Gathering, Limits, LoadResult, Mark, label_of, open_source
 from claspkit.profiles.errors import BadDataError, UsageError
 from claspkit.profiles.intents import INTENT_IDS
 
@@ -221,20 +223,81 @@ def test_a_page_damaged_further_down_is_bad_data(tmp_path: Path) -> None:
     assert result.quarantine  # damage that Arrow does not notice sits in a picture, and that is noticed
 
 
-@pytest.mark.parametrize("dataset", [*MIXTURE, *OTHERS], ids=lambda dataset: dataset.id)
+def _named(dataset: HubDataset) -> str:
+    """A data set as --data says it in full."""
+    return f"{dataset.id}:{dataset.config}@{dataset.split}" if dataset.config else f"{dataset.id}@{dataset.split}"
+
+
+@pytest.mark.parametrize("dataset", [*MIXTURE, *OTHERS, *BENCHMARKS], ids=_named)
 def test_every_known_data_set_is_read_from_the_cache(
     dataset: HubDataset, cache: Path, tmp_path: Path
 ) -> None:
     cache_known(cache, dataset)
-    result = open_source(options(tmp_path, dataset.id)).load()
+    result = open_source(options(tmp_path, dataset.id if dataset not in BENCHMARKS else _named(dataset))).load()
     assert result.quarantine == []
     assert [sample.source.index for sample in result.samples] == list(range(6))
     assert {sample.scorer for sample in result.samples} == {dataset.scorer}
     name = f"{dataset.id}:{dataset.config}" if dataset.config else dataset.id
     assert result.datasets == [{"name": name, "revision": COMMIT, "split": dataset.split, "samples": 6}]
-    ending = OPTIONS_SUFFIX if dataset.columns and dataset.columns.choices else dataset.suffix
+    columns = dataset.columns
+    assert columns is not None
+    ending = OPTIONS_SUFFIX if columns.choices or columns.options else dataset.suffix
     assert all(sample.prompt.endswith(ending) for sample in result.samples)
     assert set(dataset.intents) <= set(INTENT_IDS)
+
+
+def test_a_split_of_its_own_is_a_data_set_of_its_own(cache: Path, tmp_path: Path) -> None:
+    """What the mixture draws from is meant where nothing else is said; another split has its own row."""
+    for dataset in (*MIXTURE, *BENCHMARKS):
+        if dataset.id in ("lmms-lab/ScienceQA", "lmms-lab/textvqa"):
+            cache_known(cache, dataset)
+    found = {
+        name: open_source(options(tmp_path, name)).load().datasets[0]["split"]
+        for name in ("lmms-lab/ScienceQA", "lmms-lab/ScienceQA@test", "lmms-lab/textvqa", "lmms-lab/textvqa@validation")
+    }
+    assert list(found.values()) == ["validation", "test", "train", "validation"]
+
+
+def test_options_in_columns_of_their_own_and_turned_copies(cache: Path, tmp_path: Path) -> None:
+    """MMBench: a missing option ends the list, copies of a question have one number, "nan" is no hint."""
+    mmbench = next(dataset for dataset in BENCHMARKS if dataset.config == "en")
+    cache_known(cache, mmbench)
+    result = open_source(options(tmp_path, "lmms-lab/MMBench")).load()
+    first, second, third, *_ = result.samples
+    assert first.prompt.startswith("Context: Foxes are red.\nWhat is number 0?\nA. thing 0\nB. thing 1\nC. thing 2\n")
+    assert second.prompt.startswith("What is number 1?\nA. thing 0")
+    assert first.choices == ("thing 0", "thing 1", "thing 2")
+    assert [score_answer(sample, "B") for sample in (first, second, third)] == [0.0, 1.0, 0.0]
+    marks = [result.marks[sample.uid] for sample in result.samples]
+    assert [mark.question for mark in marks] == ["0", "0", "1", "1", "2", "2"]
+    assert [mark.category for mark in marks] == ["kind 0", "kind 1"] * 3
+
+
+def test_tokens_read_off_the_picture_stand_behind_the_question(cache: Path, tmp_path: Path) -> None:
+    """As LLaVA is evaluated on TextVQA; the words stand there also where nothing was read."""
+    textvqa = next(dataset for dataset in BENCHMARKS if dataset.id.endswith("textvqa"))
+    cache_known(cache, textvqa)
+    first, second, *_ = open_source(options(tmp_path, _named(textvqa))).load().samples
+    assert first.prompt == "What is number 0?\nReference OCR token: STOP, 12" + SHORT_ANSWER
+    assert second.prompt == "What is number 1?\nReference OCR token: " + SHORT_ANSWER
+
+
+def test_marks_change_no_sample(tmp_path: Path) -> None:
+    """A category or a question's number is no part of a sample: its uid, and so a calibration, stays what it was."""
+    plain = write_parquet(tmp_path / "a" / "t.parquet", table_columns(4))
+    odd = [1.5, None, "x" * 300, True]
+    marked = table_columns(4, category=["cats", "", "dogs", "dogs"], question_id=["1", "1", "2", "3"])
+    before = open_source(options(tmp_path, plain)).load()
+    after = open_source(options(tmp_path, write_parquet(tmp_path / "b" / "t.parquet", marked))).load()
+    assert [sample.uid for sample in after.samples] == [sample.uid for sample in before.samples]
+    assert before.marks == {}
+    assert [after.marks[sample.uid] for sample in after.samples] == [
+        Mark("cats", "1"),
+        Mark(None, "1"),
+        Mark("dogs", "2"),
+        Mark("dogs", "3"),
+    ]
+    assert [label_of(value) for value in odd] == [None] * 4
 
 
 def test_the_picture_table_is_joined_by_its_key(cache: Path, tmp_path: Path) -> None:
