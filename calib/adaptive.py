@@ -27,8 +27,9 @@ class Adaptive:
     Attributes:
         choice: class id -> number of its budget among the run's, 0 being the target; every class has one.
         samples: class id -> search samples that its budgets were compared on; classes without a search are absent.
-        search_gain: rise of the mean search score over all classes, in 0..1; optimistic, being a maximum.
-        flops: mean prefill FLOPs over the classes, every class weighing the same.
+        search_gain: rise of the mean search score over the classes that have holdout samples, in 0..1; optimistic,
+            being a maximum.
+        flops: mean prefill FLOPs over the same classes, every class weighing the same.
         target_flops: those of the target budget.
         uniform: holdout mean with the target budget for all classes, every class weighing the same; None without data.
         score: the same with the chosen budgets.
@@ -140,7 +141,7 @@ def judge_adaptive(
     """Choose budgets on the search split, and let the holdout say whether they are better than the first one for all.
 
     At its budget a class has the configuration that this budget's own verdict gives it. Classes without a search keep
-    the first budget.
+    the first budget; those without samples count in no mean.
 
     Args:
         classes: the samples used.
@@ -157,11 +158,12 @@ def judge_adaptive(
         (estimates[intent].scores[number] or 0.0) - (estimates[intent].scores[0] or 0.0)
         for intent, number in chosen.items()
     ]
+    measured = [choice[data.intent] for data in classes if data.holdout]
     found = Adaptive(
         choice=choice,
         samples={intent: each.samples for intent, each in estimates.items()},
-        search_gain=sum(gains) / len(classes),
-        flops=fmean(costs[number] for number in choice.values()),
+        search_gain=sum(gains) / max(1, len(measured)),
+        flops=fmean(costs[number] for number in measured) if measured else float(costs[0]),
         target_flops=costs[0],
         uniform=None,
         score=None,

@@ -58,7 +58,7 @@ def line_styles(rows: Iterable[dict[str, Any]]) -> dict[str, int]:
 # ---------------------------------------------------------------------------------------------- score over rho
 
 _WIDTH, _HEIGHT = 360, 236
-_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 276, 16, 194
+_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 276, 26, 194
 
 
 def curve_chart(row: dict[str, Any], styles: Mapping[str, int], default: str) -> str:

@@ -9,7 +9,7 @@ from .charts import folded_table, marker, open_svg, score_range, ticks
 from .table import interval, percent
 
 _WIDTH, _HEIGHT = 520, 280
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 420, 16, 226
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 420, 26, 226
 _Place = Callable[[float], float]
 _APART = 3.5  # default and profile of a budget stand beside each other, so that both whiskers can be seen
 _SERIES = {

@@ -22,7 +22,7 @@ from .search_points import Point
 from .table import percent, points
 
 _WIDTH, _HEIGHT = 360, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 276, 16, 206
+_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 276, 26, 206
 _MIN_RANGE = 0.04  # four points, so that noise does not look like a mountain
 _Place = Callable[[float], float]
 _APART = 3.2  # prototypes of one rho stand beside each other, so that their intervals can be told apart

@@ -79,7 +79,8 @@ class Demo:
         """
         self._loaded, self._examples, self._longest = loaded, list(examples), max_new_tokens
         self._askers = [
-            (str(path), Asker(loaded, read_profile(path), path if path.is_dir() else path.parent)) for path in profiles
+            (name, Asker(loaded, read_profile(path), path if path.is_dir() else path.parent))
+            for name, path in zip(_short_names(profiles), profiles, strict=True)
         ]
         self._uploads: OrderedDict[str, bytes] = OrderedDict()
         self._guard, self._model = threading.Lock(), threading.Lock()
@@ -218,6 +219,12 @@ def folder_examples(folder: Path) -> list[Example]:
     if not examples:
         raise UsageError(f"no picture in {folder} can be opened")
     return examples
+
+
+def _short_names(paths: Sequence[Path]) -> list[str]:
+    """The last two parts of every path, which fit on a phone; whole where two would be alike."""
+    short = ["/".join(path.parts[-2:]) for path in paths]
+    return [name if short.count(name) == 1 else str(path) for name, path in zip(short, paths, strict=True)]
 
 
 def _profile_words(name: str, asker: Asker) -> str:

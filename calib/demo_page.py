@@ -21,7 +21,7 @@ header{padding-bottom:0}
 h1{font-size:1.35rem;margin:0}
 h2{font-size:1.05rem;margin:0 0 .5rem}
 p{margin:.25rem 0}
-.soft{color:var(--soft)}
+.soft{color:var(--soft)}.small{font-size:.9rem}
 main{display:grid;gap:1.5rem;grid-template-columns:minmax(0,1fr)}
 @media (min-width:60rem){main{grid-template-columns:22rem minmax(0,1fr)}form{position:sticky;top:1rem;align-self:start;
  max-height:calc(100vh - 2rem);overflow-y:auto}}
@@ -35,7 +35,7 @@ legend{font-weight:600;padding:0 .25rem}
  border:3px solid transparent}
 .examples input:checked+img{border-color:var(--accent)}
 .examples input:focus-visible+img{outline:3px solid var(--accent);outline-offset:2px}
-label.field{display:block;font-weight:600;margin:.25rem 0}
+label.field{display:block;font-weight:600;margin:.25rem 0}select+label.field{margin-top:.75rem}
 textarea,select,input[type=file]{width:100%;max-width:100%;font:inherit;color:inherit;background:var(--panel);
  border:1px solid var(--line);border-radius:.35rem;padding:.45rem}
 textarea{min-height:4.5rem;resize:vertical}
@@ -90,7 +90,8 @@ Everything stays on this machine.</p>
 </fieldset>
 <fieldset><legend>Question</legend>
 <label class="field" for="prompt">Ask about the picture</label>
-<textarea id="prompt" required maxlength="$max_prompt"></textarea>
+<textarea id="prompt" required maxlength="$max_prompt" aria-describedby="keys"></textarea>
+<p class="soft small" id="keys">Enter asks; Shift and Enter start a new line.</p>
 </fieldset>
 <fieldset><legend>Pruning</legend>
 <label class="field" for="profile">Budget (profile)</label>

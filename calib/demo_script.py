@@ -142,11 +142,13 @@ function show(found) {
 
 async function ask(event) {
   event.preventDefault();
+  if ($("ask").disabled) return;
   const picture = chosen() ?? uploaded;
   if (picture === null) {
     say("Choose a picture first.", true);
     return;
   }
+  const held = document.activeElement;
   $("ask").disabled = true;
   say("Answering...");
   try {
@@ -162,12 +164,20 @@ async function ask(event) {
     say(error.message, true);
   } finally {
     $("ask").disabled = false;
+    if (held === $("ask") && [null, document.body, held].includes(document.activeElement)) held.focus();
   }
+}
+
+function typed(event) {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  $("form").requestSubmit();
 }
 
 $("profile").addEventListener("change", fillClasses);
 $("file").addEventListener("change", upload);
 $("form").addEventListener("submit", ask);
+$("prompt").addEventListener("keydown", typed);
 for (const radio of document.querySelectorAll("input[name=picture]")) {
   radio.addEventListener("change", () => {
     $("file").value = "";

@@ -16,6 +16,7 @@ from .sources import LoadResult, Quarantined
 
 _WORKER = re.compile(r"cache-[0-9]+")
 _FURTHER = re.compile(r"profile-([0-9]+|adaptive)")
+_GALLERY = re.compile(r"gallery-[0-9]+\.json")
 _WORKER_LEDGER = re.compile(r"ledger-worker-[0-9]+\.jsonl")
 
 _MAX_LIST = 2_000_000_000  # bytes of samples.json: 18,000 samples take about 10 MB
@@ -118,6 +119,15 @@ class RunFolder:
     def gallery(self) -> Path:
         """Pictures for the report with what every stage kept of them."""
         return self.root / "gallery.json"
+
+    def further_gallery(self, nominal: int) -> Path:
+        """The same of a further budget's profile."""
+        return self.root / f"gallery-{nominal}.json"
+
+    @property
+    def further_galleries(self) -> list[Path]:
+        """Such files that are there, sorted."""
+        return sorted(path for path in self.root.glob("gallery-*.json") if _GALLERY.fullmatch(path.name))
 
     @property
     def summary(self) -> Path:

@@ -23,6 +23,9 @@ VERSION = 2
 SHOWN = 2
 """Right samples, and wrong ones, that a calibration draws of every class."""
 
+FURTHER_SHOWN = 1
+"""The same of a further budget of a run."""
+
 RIGHT = 0.5
 """Score from which on an answer counts as right."""
 

@@ -30,7 +30,7 @@ from .seen import shown, token_map
 from .space import Candidate
 
 MOST_BYTES = 1_200_000
-"""Of all samples together, in the gallery's file and in the report alike, so that the report stays below 2 MB."""
+"""Of all samples of a gallery, in its file and in HTML alike; the report shows as many of them as it has room for."""
 
 _QUALITY = 78  # of the JPEGs: about 15 kB for 336 pixels squared
 _SIDE = 288  # pixels along a picture's longer side at most, where it is not one of the model's own size
@@ -55,7 +55,7 @@ def draw_gallery(
     Args:
         loaded: the run's model.
         store: its features.
-        stages: (after_layer, keep) of the run's first budget.
+        stages: (after_layer, keep) of the run's first budget; candidates of a further one bring their own tokens.
         classes: the samples used.
         chosen: class -> configuration of the profile.
         ledger: with the holdout's answers.

@@ -10,30 +10,41 @@ from .ledger import HOLDOUT, SEARCH, UNPRUNED
 from .race_log import race_log
 from .search import MIN_SAMPLES, ClassData
 from .search_points import search_points
+from .space import Space
 from .strategies import RACES
+from .summary_budgets import at_budget, nominals
 from .view import RunView
+from .which_budget import budgets_of
 
 
-def class_facts(view: RunView, data: ClassData) -> dict[str, Any]:
-    """Facts of one class, as JSON.
+def class_facts(view: RunView, data: ClassData, number: int = 0) -> dict[str, Any]:
+    """Facts of one class at one budget, as JSON.
+
+    Args:
+        view: the run.
+        data: the class.
+        number: of the budget among the run's, the first being 0.
 
     Returns:
-        ``intent``, ``name``, ``n_search``, ``n_holdout``, ``state`` in words, ``unpruned`` and ``default`` (holdout
+        ``intent``, ``name``, ``nominal`` (visual tokens of the budget; None where an unfinished run does not say),
+        ``n_search``, ``n_holdout``, ``state`` in words, ``unpruned`` and ``default`` (holdout
         scores so far, 0..1), ``tested``, ``score``, ``chosen``, ``difference``, ``ci_low``, ``ci_high``, ``p_holm``,
         ``decision`` and ``reason`` (of a finished run; else None), and ``best_so_far``: what leads the search split.
     """
-    row = _verdict(view, data)
+    row = _verdict(view, data, number)
+    space = view.spaces[number] if view.spaces else None
     intent = next(each for each in view.taxonomy.intents if each.id == data.intent)
     return {
         "intent": data.intent,
         "name": intent.name,
+        "nominal": budgets_of(view)[number][0],
         "n_search": len(data.search),
         "n_holdout": len(data.holdout),
-        "state": "decided" if row else _state(view, data),
+        "state": "decided" if row else _state(view, data, space),
         "unpruned": row["unpruned"] if row else _mean(view, data, UNPRUNED),
-        "default": row["default"] if row else _default(view, data),
+        "default": row["default"] if row else _default(view, data, space),
         **{name: row[name] if row else None for name in _VERDICT},
-        "best_so_far": _leader(view, data),
+        "best_so_far": _leader(view, data, space),
     }
 
 
@@ -43,13 +54,15 @@ _VERDICT = (
 )
 
 
-def _verdict(view: RunView, data: ClassData) -> dict[str, Any] | None:
-    rows: Sequence[dict[str, Any]] = view.summary["classes"] if view.summary else ()
+def _verdict(view: RunView, data: ClassData, number: int) -> dict[str, Any] | None:
+    rows: Sequence[dict[str, Any]] = ()
+    if view.summary:
+        rows = at_budget(view.summary, nominals(view.summary)[number])["classes"]
     return next((row for row in rows if row["intent"] == data.intent), None)
 
 
-def _state(view: RunView, data: ClassData) -> str:
-    """How far the first budget's search of a class is, in words."""
+def _state(view: RunView, data: ClassData, space: Space | None) -> str:
+    """How far the search of a class at one budget is, in words."""
     if min(len(data.search), len(data.holdout)) < MIN_SAMPLES:
         return "too few samples for a search"
     ledger = view.ledger
@@ -58,9 +71,9 @@ def _state(view: RunView, data: ClassData) -> str:
     if held := ledger.candidates(HOLDOUT, data.intent):
         done = min(len(ledger.scores(HOLDOUT, data.intent, name)) for name in held)
         return "holdout scored, not decided" if done == len(data.holdout) else "scoring the holdout"
-    if not view.spaces or view.config.strategy not in RACES:
+    if space is None or view.config.strategy not in RACES:
         return "searching"
-    space, sizes = view.spaces[0], data.search_blocks(view.config.block_size)
+    sizes = data.search_blocks(view.config.block_size)
     scores = {c.id: ledger.scores(SEARCH, data.intent, c.id) for c in space.candidates}
     rungs = race_log(space, sizes, scores)
     if not rungs:
@@ -70,8 +83,8 @@ def _state(view: RunView, data: ClassData) -> str:
     return f"racing: rung {len(rungs)}, {len(rungs[-1].standings)} candidates on {rungs[-1].samples} samples"
 
 
-def _default(view: RunView, data: ClassData) -> float | None:
-    return _mean(view, data, view.spaces[0].default.id) if view.spaces else None
+def _default(view: RunView, data: ClassData, space: Space | None) -> float | None:
+    return _mean(view, data, space.default.id) if space else None
 
 
 def _mean(view: RunView, data: ClassData, candidate: str) -> float | None:
@@ -79,11 +92,10 @@ def _mean(view: RunView, data: ClassData, candidate: str) -> float | None:
     return fmean(scores) if scores else None
 
 
-def _leader(view: RunView, data: ClassData) -> dict[str, Any] | None:
+def _leader(view: RunView, data: ClassData, space: Space | None) -> dict[str, Any] | None:
     """The candidate that saw most search samples and is best on them; the default on a tie. Optimistic."""
-    if view.ledger is None or not view.spaces:
+    if view.ledger is None or space is None:
         return None
-    space = view.spaces[0]
     points = search_points(space, data, view.ledger)
     if not points:
         return None

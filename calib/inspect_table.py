@@ -11,6 +11,7 @@ from rich.text import Text
 
 from .inspect_race import print_races
 from .table import clean, fits, flops, interval, outcome, percent, points, summary_table
+from .table_budgets import ADAPTIVE
 
 QUARANTINE_SHOWN = 20
 """Rows left out that a terminal lists; ``--json`` has all."""
@@ -27,6 +28,8 @@ def print_inspection(facts: Mapping[str, Any], console: Console, *, full: bool, 
     """
     if facts["state"] != "finished":
         _unfinished(facts, console)
+    if len(facts["budgets"]) > 1:
+        _budgets(facts, console)
     for name, (title, body) in _SECTIONS.items():
         if name in facts:
             console.print()
@@ -52,6 +55,16 @@ def _unfinished(facts: Mapping[str, Any], console: Console) -> None:
     say(console, f"            {progress['evaluations']:,} evaluations, {progress['quarantined']:,} rows left out")
     if quiet is not None:
         say(console, f"last write  {_ago(quiet)} ago; a run that is going on writes often while it searches")
+
+
+def _budgets(facts: Mapping[str, Any], console: Console) -> None:
+    """Which budgets there are, and which one is shown."""
+    shown = "each class at its own" if facts["budget"] == ADAPTIVE else f"{facts['budget']} tokens"
+    named = ", ".join(
+        f"{row['nominal']}" if row["asked"] == str(row["nominal"]) else f"{row['nominal']} ({clean(row['asked'])})"
+        for row in facts["budgets"]
+    )
+    say(console, f"budget      {shown}; there are {named}, and --budget picks one")
 
 
 def _ago(seconds: float) -> str:
@@ -114,6 +127,12 @@ def _costs(costs: dict[str, Any], console: Console, full: bool) -> None:
         ]
     else:
         lines.append("  decoder   no FLOPs in the ledger")
+    if mine := costs["at_budget"]:
+        shared = f", {flops(mine['flops'])} of the decoder's" if mine["counted"] else ""
+        lines.append(
+            f"  of these  at {mine['nominal']} tokens: {mine['evaluations']:,} evaluations in the search{shared}; "
+            f"{mine['holdout_evaluations']:,} on the holdout"
+        )
     if costs["seconds"]:
         told = ", ".join(f"{clean(name)} {value:.1f} s" for name, value in costs["seconds"].items())
         lines.append(f"  time      of the last invocation: {told}")

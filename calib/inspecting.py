@@ -20,13 +20,18 @@ from .search_points import Point, search_points
 from .space import Space
 from .strategies import RACES
 from .view import RunView
+from .which_budget import ShownBudget, budgets_of, show_budget
 
 ASKED = ("model", "per_class", "budget", "strategy", "seed", "router", "holdout")
 """Options of the run that are told first."""
 
 
 def inspect_run(
-    view: RunView, sections: Sequence[str] = (), intents: Sequence[str] = (), candidates: Sequence[str] = ()
+    view: RunView,
+    sections: Sequence[str] = (),
+    intents: Sequence[str] = (),
+    candidates: Sequence[str] = (),
+    budget: str | None = None,
 ) -> dict[str, Any]:
     """Collect the facts.
 
@@ -34,20 +39,25 @@ def inspect_run(
         view: the run.
         sections: names of :data:`SECTIONS`; none for all of them.
         intents: classes to tell of; none for all.
-        candidates: candidate ids that the race is told of; none for all.
+        candidates: candidate ids that the race is told of, at a further budget also without the ``@`` and what follows;
+            none for all.
+        budget: the budget that classes, race and costs are told of, as :func:`.which_budget.show_budget` takes it.
 
     Returns:
         ``run``, ``state`` ("finished" or "unfinished"), ``quiet_for`` (seconds since it last wrote), ``asked``,
         ``progress`` (samples, labels, quarantined rows, evaluations), ``next`` (the command that goes on; None of a
-        finished run) and one key per section.
+        finished run), ``budget`` (the one shown: nominal visual tokens, or "adaptive"; None where an unfinished run
+        with one budget does not say), ``budgets`` (all: {nominal, asked}) and one key per section.
 
     Raises:
-        UsageError: a section, class or candidate that there is not.
+        UsageError: a section, class, candidate or budget that there is not.
+        CorruptError: a further budget of a run whose summary is of an earlier version.
     """
     _check("--section", sections, SECTIONS)
     _check("--class", intents, view.taxonomy.ids)
+    of = show_budget(view, budget)
     if candidates:
-        _check("--candidate", candidates, _known(view))
+        candidates = _named(view, of, candidates)
     shown = [intent for intent in view.taxonomy.ids if not intents or intent in intents]
     facts: dict[str, Any] = {
         "run": str(view.folder.root),
@@ -61,25 +71,28 @@ def inspect_run(
             "rejected_pictures": len(read_rejects(view.folder)),
             "evaluations": view.ledger.evaluations if view.ledger else 0,
         },
+        "budget": of.name,
+        "budgets": [{"nominal": nominal, "asked": asked} for nominal, asked in budgets_of(view)],
         "next": None if view.finished else command_of(view.facts, view.folder.root),
     }
     for name in sections or SECTIONS:
-        facts[name] = SECTIONS[name](view, shown, candidates)
+        facts[name] = SECTIONS[name](view, of, shown, candidates)
     return facts
 
 
-def _classes(view: RunView, intents: Sequence[str], _: Sequence[str]) -> list[dict[str, Any]]:
-    return [class_facts(view, data) for data in view.classes if data.intent in intents]
+def _classes(view: RunView, of: ShownBudget, intents: Sequence[str], _: Sequence[str]) -> list[dict[str, Any]]:
+    return [class_facts(view, data, of.numbers[data.intent]) for data in view.classes if data.intent in intents]
 
 
-def _races(view: RunView, intents: Sequence[str], candidates: Sequence[str]) -> list[dict[str, Any]]:
-    """One row per class and budget that has scores: the rungs where the strategy races, and every candidate's score."""
-    if view.ledger is None:
+def _races(
+    view: RunView, of: ShownBudget, intents: Sequence[str], candidates: Sequence[str]
+) -> list[dict[str, Any]]:
+    """One row per class that has scores: the rungs where the strategy races, and every candidate's score."""
+    if view.ledger is None or not view.spaces:
         return []
     return [
-        race_facts(view, data, space, candidates)
+        race_facts(view, data, view.spaces[of.numbers[data.intent]], candidates)
         for data in view.classes
-        for space in view.spaces
         if data.intent in intents and view.ledger.candidates(SEARCH, data.intent)
     ]
 
@@ -125,24 +138,28 @@ def _point(point: Point) -> dict[str, Any]:
     return {**asdict(point), "ci_low": low, "ci_high": high}
 
 
-def _costs(view: RunView, intents: Sequence[str], _: Sequence[str]) -> dict[str, Any]:
-    """Of the whole run, whatever classes are shown: sharing has no share."""
+def _costs(view: RunView, of: ShownBudget, intents: Sequence[str], _: Sequence[str]) -> dict[str, Any]:
+    """Of the whole run, whatever classes are shown: sharing has no share. ``at_budget``: the same of one of several."""
     seconds = view.summary["cost"]["seconds"] if view.summary else None
-    return {**run_costs(view.classes, view.spaces, view.ledger).to_dict(), "seconds": seconds}
+    mine = None
+    if len(view.spaces) > 1 and of.number is not None:
+        mine = run_costs(view.classes, view.spaces, view.ledger, only=view.spaces[of.number]).to_dict()
+    whole = run_costs(view.classes, view.spaces, view.ledger).to_dict()
+    return {**whole, "seconds": seconds, "at_budget": mine and {"nominal": of.name, **mine}}
 
 
-def _labels(view: RunView, intents: Sequence[str], _: Sequence[str]) -> dict[str, Any]:
+def _labels(view: RunView, of: ShownBudget, intents: Sequence[str], _: Sequence[str]) -> dict[str, Any]:
     return label_facts(view.data.samples if view.data else (), view.recorded, view.labels, intents)
 
 
-def _quarantine(view: RunView, intents: Sequence[str], _: Sequence[str]) -> list[dict[str, str]]:
+def _quarantine(view: RunView, of: ShownBudget, intents: Sequence[str], _: Sequence[str]) -> list[dict[str, str]]:
     """Rows of the data and pictures left out; they belong to no class."""
     if view.data is None:
         return []
     return [{"where": row.where, "reason": row.reason} for row in view.data.quarantine]
 
 
-SECTIONS: dict[str, Callable[[RunView, Sequence[str], Sequence[str]], Any]] = {
+SECTIONS: dict[str, Callable[[RunView, ShownBudget, Sequence[str], Sequence[str]], Any]] = {
     "classes": _classes,
     "race": _races,
     "costs": _costs,
@@ -152,12 +169,28 @@ SECTIONS: dict[str, Callable[[RunView, Sequence[str], Sequence[str]], Any]] = {
 """What can be told, in order."""
 
 
-def _known(view: RunView) -> list[str]:
-    """Ids of the space and of whatever was scored beside it."""
-    ids = [candidate.id for space in view.spaces for candidate in space.candidates]
+def _named(view: RunView, of: ShownBudget, asked: Sequence[str]) -> list[str]:
+    """The ids of candidates that were asked for, at the budgets that are shown.
+
+    Raises:
+        UsageError: one that is not there; of another budget, with the option that shows it.
+    """
+    spaces = of.spaces(view)
+    ids = [candidate.id for space in spaces for candidate in space.candidates]
+    suffixes = {f"@{space.further.nominal}" if space.further else "" for space in spaces}
+    scored: list[str] = []
     if view.ledger is not None:
-        ids += [name for intent in view.taxonomy.ids for name in view.ledger.candidates(SEARCH, intent)]
-    return list(dict.fromkeys(ids))
+        scored = [name for intent in view.taxonomy.ids for name in view.ledger.candidates(SEARCH, intent)]
+    ids += [name for name in scored if "".join(name.partition("@")[1:]) in suffixes]
+    known, found = dict.fromkeys(ids), []
+    for name in asked:
+        mine = [each for each in dict.fromkeys((name, *(name + suffix for suffix in suffixes))) if each in known]
+        nominal = name.partition("@")[2]
+        if not mine and nominal in {str(nominal) for nominal, _ in budgets_of(view)}:
+            raise UsageError(f"--candidate {name!r} is of another budget than the one shown: add --budget {nominal}")
+        found += mine or [name]
+    _check("--candidate", found, list(known))
+    return found
 
 
 def _check(option: str, asked: Sequence[str], there: Sequence[str] | dict[str, Any]) -> None:

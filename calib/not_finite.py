@@ -36,27 +36,30 @@ def unpruned_reason(ledger: Ledger, intent: str) -> str | None:
     return f"the unpruned model gave NaN or infinity on {odd} of {len(scores)} holdout samples" if odd else None
 
 
-def check_default(classes: Sequence[ClassData], default: Candidate, ledger: Ledger) -> None:
-    """Stop a run in which no class has a default to compare with.
+def check_default(classes: Sequence[ClassData], defaults: Sequence[Candidate], ledger: Ledger) -> None:
+    """Stop a run in which, at one of its budgets, no class has a default to compare with.
 
     Args:
         classes: the samples used.
-        default: the configuration without calibration.
+        defaults: the configuration without calibration at every budget.
         ledger: with the finished search and its holdout.
 
     Raises:
-        NotFiniteError: in every class with scores, the default's are not all finite.
+        NotFiniteError: at one budget the default's scores are not all finite in any class that has some.
     """
-    found = [
-        [score for split in (SEARCH, HOLDOUT) for score in ledger.scores(split, data.intent, default.id)]
-        for data in classes
-    ]
-    scored = [scores for scores in found if scores]
-    if not scored or any(map(all_finite, scored)):
-        return
-    odd, total = sum(map(count_odd, scored)), sum(map(len, scored))
-    raise NotFiniteError(
-        f"the default configuration, {default.id}, gave NaN or infinity in every class, on {odd} of {total} samples: "
-        "there is nothing to compare a candidate with. The model overflows in its present dtype, most likely float16; "
-        "calibrate with --dtype float32 or --dtype bfloat16, into a new folder (--out) or with --fresh"
-    )
+    for default in defaults:
+        found = [
+            [score for split in (SEARCH, HOLDOUT) for score in ledger.scores(split, data.intent, default.id)]
+            for data in classes
+        ]
+        scored = [scores for scores in found if scores]
+        if not scored or any(map(all_finite, scored)):
+            continue
+        odd, total = sum(map(count_odd, scored)), sum(map(len, scored))
+        leave = " Or leave this --budget out." if len(defaults) > 1 else ""
+        raise NotFiniteError(
+            f"the default configuration, {default.id}, gave NaN or infinity in every class, on {odd} of {total} "
+            "samples: there is nothing to compare a candidate with. The model overflows in its present dtype, most "
+            "likely float16; calibrate with --dtype float32 or --dtype bfloat16, into a new folder (--out) or with "
+            f"--fresh.{leave}"
+        )

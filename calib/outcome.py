@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from claspkit.profiles.budget import Budget
@@ -18,7 +17,7 @@ from claspkit.profiles.canonical import write_atomic
 from claspkit.profiles.files import write_profile
 from claspkit.profiles.profile import BudgetSpec, ModelSpec, Profile, seal
 from claspkit.profiles.profile_intents import intent_specs
-from claspkit.profiles.taxonomy import Intent, Taxonomy
+from claspkit.profiles.taxonomy import Taxonomy
 from claspkit.router.labels import Label
 from claspkit.runtime.families import FamilyFacts
 from claspkit.runtime.plan import SALIENCY
@@ -27,12 +26,11 @@ from claspkit.runtime.selection import ITERATIONS, TIE_TOLERANCE
 from .adaptive import Adaptive
 from .budgets import BudgetResult
 from .config import RunConfig
-from .finite import all_finite
 from .folder import RunFolder
-from .ledger import SEARCH, Ledger
+from .ledger import Ledger
 from .metrics import holdout_measures
-from .not_finite import not_finite, unpruned_reason
 from .outcome_budgets import adaptive_row, budget_rows, evidence_of, own_stages
+from .outcome_classes import class_rows
 from .plan import TEXT_TOKENS, decoder_flops
 from .pooled import PooledChoice, judge_pooled
 from .profile_router import ProfileRouter, drop_weights, put_weights
@@ -250,10 +248,7 @@ def summarise(findings: Findings, profile: Profile) -> dict[str, Any]:
         "config": findings.config.to_dict(),
         "default_candidate": findings.space.default.id,
         "budget": {**profile.budget.model_dump(mode="json"), "prefill": _prefill(findings)},
-        "classes": [
-            _class_row(findings, *row)
-            for row in zip(findings.taxonomy.intents, findings.classes, findings.verdicts, strict=True)
-        ],
+        "classes": class_rows(findings.taxonomy, findings.classes, findings.results[0], findings.ledger),
         "pooled": judge_pooled(
             findings.pooled, findings.classes, findings.verdicts, findings.space, findings.ledger, findings.config.seed
         ),
@@ -282,45 +277,3 @@ def _prefill(findings: Findings) -> dict[str, int]:
         "flops_unpruned": decoder_flops((), findings.facts),
         "flops_pruned": decoder_flops(findings.budget.stages, findings.facts),
     }
-
-
-def _class_row(findings: Findings, intent: Intent, data: ClassData, verdict: Verdict) -> dict[str, Any]:
-    paired, chosen = verdict.paired, verdict.chosen
-    return {
-        "intent": intent.id,
-        "name": intent.name,
-        "n_search": len(data.search),
-        "n_holdout": len(data.holdout),
-        "unpruned": verdict.unpruned_score,
-        "default": verdict.default_score,
-        "tested": verdict.winner.id if verdict.winner else None,
-        "chosen": chosen.id,
-        "layers": list(chosen.prototype.layers),
-        "weights": list(chosen.prototype.weights),
-        "rho": chosen.rho,
-        "decision": "searched" if verdict.searched else "kept_default",
-        "score": paired.score if paired else None,
-        "difference": paired.difference if paired else None,
-        "ci_low": paired.ci_low if paired else None,
-        "ci_high": paired.ci_high if paired else None,
-        "p_value": paired.p_value if paired else None,
-        "p_holm": verdict.p_holm,
-        "reason": verdict.reason,
-        "not_finite": not_finite(findings.ledger, intent.id),
-        "unpruned_reason": unpruned_reason(findings.ledger, intent.id),
-        "published_rho": intent.published_rho,
-        "curves": _curves(findings, intent.id),
-    }
-
-
-def _curves(findings: Findings, intent: str) -> dict[str, list[list[float]]]:
-    """Mean search-split score over rho, per prototype: name -> [[rho, score], ...]. Optimistic at its maximum.
-
-    A candidate with a score that is not finite has no point.
-    """
-    curves: dict[str, list[list[float]]] = {}
-    for candidate in findings.space.candidates:
-        scores = findings.ledger.scores(SEARCH, intent, candidate.id)
-        if all_finite(scores):
-            curves.setdefault(candidate.prototype.name, []).append([candidate.rho, fmean(scores)])
-    return {name: sorted(points) for name, points in curves.items()}

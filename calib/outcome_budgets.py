@@ -14,6 +14,8 @@ from .adaptive import Adaptive
 from .budgets import BudgetResult
 from .evidence import over_classes
 from .ledger import HOLDOUT, UNPRUNED
+from .metrics import holdout_measures
+from .outcome_classes import class_rows
 from .plan import decoder_flops
 
 if TYPE_CHECKING:
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 def budget_rows(findings: Findings, profiles: Sequence[tuple[Profile, Path]], root: Path) -> list[dict[str, Any]]:
     """One JSON object per budget of the run, the first budget first.
+
+    A further budget's has ``default_candidate``, ``class_rows`` and ``measures``: what the summary itself has of its
+    first budget; :func:`.summary_budgets.at_budget` puts such a summary together.
 
     Scores are holdout means over the classes that have holdout samples, every class weighing the same, in 0..1, each
     with a 95 % interval over pictures; None where a score is not finite.
@@ -46,7 +51,7 @@ def budget_rows(findings: Findings, profiles: Sequence[tuple[Profile, Path]], ro
 
     full = decoder_flops((), findings.facts)
     unpruned = told("unpruned", scores([UNPRUNED] * len(measured)))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for result, (profile, path) in zip(findings.results, profiles, strict=True):
         default = scores([result.space.default.id] * len(measured))
         taken = scores([result.verdicts[number].chosen.id for number, _ in measured])
@@ -71,9 +76,19 @@ def budget_rows(findings: Findings, profiles: Sequence[tuple[Profile, Path]], ro
                 "changed": [verdict.intent for verdict in result.verdicts if verdict.searched],
                 "profile_id": profile.profile_id,
                 "path": path.relative_to(root).as_posix(),
+                **(_further(findings, result) if rows else {}),
             }
         )
     return rows
+
+
+def _further(findings: Findings, result: BudgetResult) -> dict[str, Any]:
+    """What the summary says of its first budget, of a further one."""
+    return {
+        "default_candidate": result.space.default.id,
+        "class_rows": class_rows(findings.taxonomy, findings.classes, result, findings.ledger),
+        "measures": holdout_measures(findings.classes, result.verdicts, result.space, findings.ledger),
+    }
 
 
 def adaptive_row(

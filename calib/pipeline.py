@@ -207,6 +207,11 @@ class Pipeline:
             loaded.spec.visual_tokens,
             loaded.spec.decoder_depth,
         )
+        if config.adaptive_budget and config.stages:
+            raise UsageError(
+                "--adaptive-budget takes several named budgets, and --stage gives one schedule of its own: leave "
+                "--stage out and name the budgets, for example --budget 2/9 --budget 1/3 --budget 1/9"
+            )
         if config.adaptive_budget and len(budgets) < 2:
             raise UsageError(
                 f"--adaptive-budget spends the first budget's compute on classes with different budgets, but the only "
@@ -313,7 +318,7 @@ class Pipeline:
                 search.holdout(data, candidates)
         if odd := not_finite_words({"intent": c.intent, "not_finite": not_finite(ledger, c.intent)} for c in classes):
             self.report.warn(odd)
-        check_default(classes, spaces[0].default, ledger)
+        check_default(classes, [space.default for space in spaces], ledger)
         return winners, pooled
 
     def _adaptive(
@@ -364,6 +369,7 @@ def _start_over(folder: RunFolder) -> None:
         folder.study,
         folder.report,
         folder.gallery,
+        *folder.further_galleries,
         folder.summary,
     )
     stores = (folder.features, *folder.left_by_workers)

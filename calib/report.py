@@ -10,44 +10,50 @@ from collections.abc import Callable, Iterable, Mapping
 from string import Template
 from typing import Any
 
-from .charts import curve_chart, data_table, difference_chart, esc, heat_map, line_styles
+from .charts import data_table, esc
 from .charts_compute import compute_figure
 from .output import html_page
 from .picture_scores import SCORES_STYLE
 from .report_budgets import budgets_part
+from .report_classes import MISSING, classes_part, curves_part, short, weights_part
+from .report_fit import fit_parts
 from .report_found import Found
-from .report_gallery import GALLERY_STYLE, gallery_part
-from .report_measures import measures_table
-from .report_pooled import pooled_table
-from .report_search import POINTS_NOTE, comparisons_part, costs_part, overrides_part, points_figure, race_part
+from .report_gallery import GALLERY_STYLE
+from .report_search import comparisons_part, costs_part, overrides_part, race_part
 from .report_style import STYLE
-from .table import CHANGED, KEPT, headline, holdout_means, interval, not_finite_words, outcome, percent, router_words
+from .table import headline, holdout_means, percent, router_words
+
+MOST_BYTES = 1_950_000
+"""Of the whole page, so that it stays below 2 MB."""
+
+_FRAME_BYTES = 20_000  # style, verdict, links and headings
 
 QUARANTINE_SHOWN = 100
 """Quarantined rows listed; the others are counted."""
-
-_SHOWN_CHARACTERS = 400  # of one reason: a file full of long lines must not make a long page
-_MISSING = "–"
-_OUTCOMES = {CHANGED: "changed", KEPT: "default kept"}  # and, without a search:
-_UNSEARCHED = "not searched"
 
 Summary = dict[str, Any]
 
 
 def render_report(summary: dict[str, Any], found: Found | None = None) -> str:
-    """Return the report as HTML text, at most 2 MB, encodable as UTF-8 whatever the data holds.
+    """Return the report as HTML text, encodable as UTF-8 whatever the data holds.
+
+    It stays below 2 MB: charts of further budgets and samples are left out, and named, where there is no room for them.
 
     Args:
         summary: what :func:`claspkit.calib.outcome.summarise` made, or the same read back from summary.json.
         found: what the run's records say beyond that; without it there are no race, gallery, intervals and FLOPs.
     """
-    sections = [
-        f'<section id="{name}" aria-labelledby="{name}-h"><h2 id="{name}-h">{title}</h2>'
-        f"{body(summary, found)}</section>"
-        for name, (title, body) in _SECTIONS.items()
-    ]
-    links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, (title, _) in _SECTIONS.items())
     title = esc(f"Calibration of {summary['model']['id']}")
+    parts = {name: body(summary, found) for name, (_, body) in _SECTIONS.items()}
+    spent = sum(len(part.encode()) for part in parts.values())
+    fitted = fit_parts(summary, found, MOST_BYTES - _FRAME_BYTES - spent)
+    bodies = {name: part for name, part in {**parts, **fitted}.items() if part}
+    titles = {name: title for name, (title, _) in _SECTIONS.items() if name in bodies}
+    sections = [
+        f'<section id="{name}" aria-labelledby="{name}-h"><h2 id="{name}-h">{titles[name]}</h2>{bodies[name]}</section>'
+        for name in titles
+    ]
+    links = "".join(f'<li><a href="#{name}">{words}</a></li>' for name, words in titles.items())
     body = _BODY.substitute(title=title, links=links, verdict=_verdict(summary), sections="\n".join(sections))
     style = STYLE + SCORES_STYLE + GALLERY_STYLE
     return html_page(title, style, body, pictures=True)
@@ -57,9 +63,9 @@ def _verdict(summary: Summary) -> str:
     means = holdout_means(summary["classes"])
     budget, model = summary["budget"], summary["model"]
     tiles = (
-        ("Unpruned", percent(means["unpruned"], _MISSING), f"{model['visual_tokens']} visual tokens"),
-        ("Default pruning", percent(means["default"], _MISSING), f"{budget['nominal']} visual tokens, nominal"),
-        ("This profile", percent(means["profile"], _MISSING), "same budget"),
+        ("Unpruned", percent(means["unpruned"], MISSING), f"{model['visual_tokens']} visual tokens"),
+        ("Default pruning", percent(means["default"], MISSING), f"{budget['nominal']} visual tokens, nominal"),
+        ("This profile", percent(means["profile"], MISSING), "same budget"),
     )
     return (
         f'<p class="verdict">{esc(headline(summary))}</p><dl class="tiles">'
@@ -71,100 +77,6 @@ def _verdict(summary: Summary) -> str:
         "class weighing the same. A class leaves the default only where the holdout, which the search never saw, "
         "shows a significant gain. The gains of the classes that passed this test are still a little "
         "optimistic: the test and the estimate use the same samples.</p>"
-    )
-
-
-def _classes(summary: Summary, _: Found | None) -> str:
-    chart = difference_chart(summary["classes"])
-    figure = f'<figure class="wide"><figcaption>{_DIFFERENCES}</figcaption>{chart}</figure>' if chart else ""
-    head = "".join(f'<th scope="col">{name}</th>' for name in _COLUMNS)
-    body = "".join(_class_row(row) for row in summary["classes"])
-    return (
-        '<div class="scroll" role="region" tabindex="0" aria-label="Result per class, table"><table class="classes">'
-        "<caption><span>Scores are means on the holdout, in percent; differences in points.</span></caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{figure}"
-        '<p class="note">The difference is the tested candidate minus the default on the same holdout samples, with a '
-        "two-sided 95&nbsp;% interval of its own; Holm p is one-sided and corrected over all classes tested, and it "
-        "alone decides, at 0.05.</p>"
-        f"{_not_finite(summary)}"
-        f"{pooled_table(summary)}{measures_table(summary)}"
-    )
-
-
-def _not_finite(summary: Summary) -> str:
-    words = not_finite_words(summary["classes"])
-    return f"<p>{esc(words)}.</p>" if words else ""
-
-
-_COLUMNS = (
-    "Class",
-    "Samples search / holdout",
-    "Unpruned",
-    "Default",
-    "Tested candidate",
-    "Tested score",
-    "Difference [95&nbsp;%]",
-    "Holm p",
-    "Decision",
-    "Reason",
-)
-_DIFFERENCES = (
-    "Filled squares: the class changed. Hollow circles: the default was kept. Lines: 95&nbsp;% interval. "
-    "Classes whose search ended at the default, or was not run, have no difference."
-)
-
-
-def _class_row(row: dict[str, Any]) -> str:
-    word = outcome(row)
-    shown = _OUTCOMES.get(word, _UNSEARCHED)
-    cells = (
-        f"{row['n_search']} / {row['n_holdout']}",
-        percent(row["unpruned"], _MISSING),
-        percent(row["default"], _MISSING),
-        row["tested"] or _MISSING,
-        percent(row["score"], _MISSING),
-        interval(row, _MISSING),
-        _p_value(row["p_holm"]),
-    )
-    return (
-        f'<tr><th scope="row">{esc(row["name"])} <small>{esc(row["intent"])}</small></th>'
-        + "".join(f"<td>{esc(cell)}</td>" for cell in cells)
-        + f'<td><span class="badge {"taken" if word == CHANGED else "kept"}">{shown}</span></td>'
-        + f'<td class="reason">{esc(_short(row["reason"]))}</td></tr>'
-    )
-
-
-def _curves(summary: Summary, found: Found | None) -> str:
-    styles, default = line_styles(summary["classes"]), summary["default_candidate"]
-    figures = "".join(_curve_figure(row, styles, default, found) for row in summary["classes"])
-    if found is not None and found.searches:
-        return f'{POINTS_NOTE}<div class="grid-of-charts">{figures}</div>'
-    return (
-        '<p class="note">Mean score on the <em>search</em> split. The highest point of a search is optimistic: it was '
-        "picked because it is the highest. Only the holdout difference written beside each chart decided. The vertical "
-        "axes differ between classes.</p>"
-        f'<div class="grid-of-charts">{figures}</div>'
-    )
-
-
-def _curve_figure(row: dict[str, Any], styles: Mapping[str, int], default: str, found: Found | None) -> str:
-    told = "" if row["tested"] is None else f"Tested: {row['tested']}."
-    if row["difference"] is not None:
-        told += f" Holdout difference {interval(row)} points, Holm p {_p_value(row['p_holm'])}."
-    shown = _OUTCOMES.get(outcome(row), _UNSEARCHED)
-    drawn = any(row["curves"].values())
-    chart = points_figure(row, found, default) if found else ""
-    if not chart:
-        chart = curve_chart(row, styles, default) if drawn else f'<p class="nothing">{esc(_short(row["reason"]))}</p>'
-    return f"<figure><h3>{esc(row['name'])}</h3><figcaption>{esc(told)} <b>{shown}</b></figcaption>{chart}</figure>"
-
-
-def _weights(summary: Summary, _: Found | None) -> str:
-    model = summary["model"]
-    chart = heat_map(summary["classes"], model["vision_depth"], model["default_layer"])
-    return (
-        f'<figure class="plain">{chart}</figure><p class="note">Columns are the vision tower\'s layers, 0 being its '
-        f"embeddings; the stock model reads layer {esc(model['default_layer'])} alone.</p>"
     )
 
 
@@ -210,7 +122,7 @@ def _data(summary: Summary, found: Found | None) -> str:
     parts.append(overrides_part(found))
     if not quarantine:
         return "".join(parts) + "<p>No row of the data was left out.</p>"
-    shown = [(_short(row["where"]), _short(row["reason"])) for row in quarantine[:QUARANTINE_SHOWN]]
+    shown = [(short(row["where"]), short(row["reason"])) for row in quarantine[:QUARANTINE_SHOWN]]
     parts.append(f"<p>{_count(len(quarantine), 'row')} of the data left out.</p>")
     table = data_table("Rows left out", ["where", "reason"], shown)
     parts.append(f"<details><summary>Rows left out, with reasons</summary>{table}</details>")
@@ -228,7 +140,7 @@ def _router(summary: Summary, found: Found | None) -> str:
         (
             row["name"],
             f"{row['min_confidence']:.3f}",
-            *(percent(row[key], _MISSING) for key in ("agreement", "coverage", "accepted_agreement")),
+            *(percent(row[key], MISSING) for key in ("agreement", "coverage", "accepted_agreement")),
         )
         for row in facts["candidates"]
     )
@@ -294,18 +206,19 @@ def _race(summary: Summary, found: Found | None) -> str:
     return race_part(summary, found)
 
 
-def _gallery(summary: Summary, found: Found | None) -> str:
-    names = {row["intent"]: row["name"] for row in summary["classes"]}
-    return gallery_part(found.gallery if found else None, names)
+def _fitted(_: Summary, __: Found | None) -> str:
+    """Nothing yet: :func:`.report_fit.fit_parts` fills it with what there is room for."""
+    return ""
 
 
 _SECTIONS: dict[str, tuple[str, Callable[[Summary, Found | None], str]]] = {
-    "classes": ("Classes", _classes),
-    "search": ("Search", _curves),
+    "classes": ("Classes", classes_part),
+    "search": ("Search", curves_part),
     "race": ("Race", _race),
-    "gallery": ("Samples", _gallery),
-    "weights": ("Fusion weights", _weights),
+    "gallery": ("Samples", _fitted),
+    "weights": ("Fusion weights", weights_part),
     "budget": ("Budget", _budget),
+    "further": ("Further budgets", _fitted),
     "data": ("Data", _data),
     "router": ("Router", _router),
     "cost": ("Cost", _cost),
@@ -319,22 +232,11 @@ def _facts(facts: Mapping[str, object]) -> str:
 
 
 def _value(value: object) -> object:
-    return _MISSING if value is None else value
-
-
-def _short(text: object) -> str:
-    words = str(text)
-    return words if len(words) <= _SHOWN_CHARACTERS else words[: _SHOWN_CHARACTERS - 1] + "…"
+    return MISSING if value is None else value
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _p_value(value: float | None) -> str:
-    if value is None:
-        return _MISSING
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _duration(seconds: float) -> str:

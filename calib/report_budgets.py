@@ -28,9 +28,9 @@ def budgets_part(summary: dict[str, Any]) -> str:
         (
             [
                 row["nominal"],
-                " / ".join(str(stage["keep"]) for stage in row["stages"]),
+                "\u00a0/\u00a0".join(str(stage["keep"]) for stage in row["stages"]),
                 f"{row['mean_tokens_entering']:.1f}",
-                f"{percent(row['flops_share'])} %",
+                f"{percent(row['flops_share'])}\u00a0%",
                 percent(row["default"], _MISSING),
                 percent(row["profile"], _MISSING),
                 interval(row, _MISSING),
@@ -45,7 +45,8 @@ def budgets_part(summary: dict[str, Any]) -> str:
     return (
         f"<h3>All budgets</h3>{table}{figure}"
         '<p class="note">Every budget has a search, a test and a profile of its own; Holm corrects over the classes of '
-        "one budget, not over the budgets. Everything above is about the first one.</p>"
+        "one budget, not over the budgets. Everything above is about the first one, "
+        'and <a href="#further">further budgets</a> have a part of their own below.</p>'
         f"{_adaptive(summary)}"
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from claspkit.profiles.errors import ClaspError
@@ -27,7 +27,7 @@ from .view import RunView
 
 @dataclass(frozen=True)
 class ClassSearch:
-    """One class's search at the first budget.
+    """One class's search at one budget.
 
     Attributes:
         points: every candidate that was scored.
@@ -66,6 +66,7 @@ class Found:
         labels: of :func:`.run_labels.label_facts`.
         comparisons: of the labels, and of the profile's router.
         gallery: None where there is none of this profile.
+        further: nominal of every further budget -> the same of that budget, without labels' comparisons.
     """
 
     space: Space | None
@@ -74,6 +75,7 @@ class Found:
     labels: dict[str, Any]
     comparisons: Sequence[Comparison]
     gallery: Gallery | None
+    further: Mapping[int, Found] = field(default_factory=dict)
 
 
 def collect(view: RunView) -> Found:
@@ -85,19 +87,34 @@ def collect(view: RunView) -> Found:
     assert view.summary is not None
     samples = view.data.samples if view.data else []
     intents = view.taxonomy.ids
-    return Found(
+    first = Found(
         space=view.spaces[0] if view.spaces else None,
-        searches={data.intent: _search(view, data) for data in view.classes if view.ledger and view.spaces},
+        searches=_searches(view, view.spaces[0]) if view.spaces else {},
         costs=run_costs(view.classes, view.spaces, view.ledger),
         labels=label_facts(samples, view.recorded, view.labels, intents),
         comparisons=_comparisons(view, [sample for sample in samples if sample.uid in view.labels]),
         gallery=read_gallery(view.folder.gallery, view.summary["profile_id"]),
     )
+    rows = zip(view.summary.get("budgets", ())[1:], view.spaces[1:], strict=False)
+    further = {
+        row["nominal"]: replace(
+            first,
+            space=space,
+            searches=_searches(view, space),
+            comparisons=(),
+            gallery=read_gallery(view.folder.further_gallery(row["nominal"]), row["profile_id"]),
+        )
+        for row, space in rows
+    }
+    return replace(first, further=further)
 
 
-def _search(view: RunView, data: ClassData) -> ClassSearch:
+def _searches(view: RunView, space: Space) -> dict[str, ClassSearch]:
+    return {data.intent: _search(view, data, space) for data in view.classes if view.ledger}
+
+
+def _search(view: RunView, data: ClassData, space: Space) -> ClassSearch:
     assert view.ledger is not None
-    space = view.spaces[0]
     scores = {c.id: view.ledger.scores(SEARCH, data.intent, c.id) for c in space.candidates}
     races = view.config.strategy in RACES
     rungs = race_log(space, data.search_blocks(view.config.block_size), scores) if races else []

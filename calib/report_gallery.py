@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+from collections.abc import Mapping, Sequence
+
 from claspkit.profiles.budget import Stage
 from claspkit.runtime.token_map import TokenMap, TokenView
 
@@ -11,34 +14,62 @@ from .gallery_cells import Canvas, cell_paths, svg_number
 from .overlay import StageView, view_captions
 
 _LONGEST = 300  # characters of a question or an answer
+_LONGEST_FILE = 32
 
-NONE_YET = (
-    '<p class="nothing">No samples are drawn. <code>claspkit report RUN --gallery 2</code> draws them; it loads the '
-    "model.</p>"
-)
+_ALL = 10**12
 
 
-def gallery_part(gallery: Gallery | None, names: dict[str, str]) -> str:
+def gallery_part(gallery: Gallery | None, names: dict[str, str], room: int = _ALL, nominal: int | None = None) -> str:
     """HTML of the gallery.
 
     Args:
         gallery: None where none was drawn.
         names: class id -> name for people.
+        room: bytes that it may take; samples beyond that are counted. The classes take turns.
+        nominal: of a further budget.
     """
     if gallery is None:
-        return NONE_YET
+        return none_yet(nominal)
     missing = "".join(f'<p class="note">Left out: {esc(reason)}.</p>' for reason in gallery.missing)
     if not gallery.shots:
-        return missing or NONE_YET
-    parts = [_LEGEND]
-    for number, intent in enumerate(dict.fromkeys(shot.intent for shot in gallery.shots)):
-        shots = [shot for shot in gallery.shots if shot.intent == intent]
+        return missing or none_yet(nominal)
+    intents = dict.fromkeys(shot.intent for shot in gallery.shots)
+    figures = {intent: [figure(shot) for shot in gallery.shots if shot.intent == intent] for intent in intents}
+    shown = _fitting(figures, room - len(_LEGEND) - len(missing.encode()) - 200 * len(figures) - 200)
+    parts = [] if nominal else [_LEGEND]
+    for number, intent in enumerate(intents):
+        shots = [shot for shot in gallery.shots if shot.intent == intent][: shown[intent]]
         right = sum(shot.right for shot in shots)
         head = f"{names.get(intent, intent)}: {right} right, {len(shots) - right} wrong"
-        figures = "".join(figure(shot) for shot in shots)
-        state = "" if number else " open"
-        parts.append(f"<details{state}><summary>{esc(head)}</summary>{figures}</details>")
+        state = "" if number or nominal else " open"
+        if shots:
+            body = "".join(figures[intent][: shown[intent]])
+            parts.append(f"<details{state}><summary>{esc(head)}</summary>{body}</details>")
+    if (rest := len(gallery.shots) - sum(shown.values())) > 0:
+        missing += f'<p class="note">{rest} more samples were drawn than this page has room for.</p>'
     return "".join(parts) + missing
+
+
+def none_yet(nominal: int | None = None) -> str:
+    """Where no samples are drawn, at the first budget or at a further one: how to have them."""
+    budget = "" if nominal is None else f" --budget {nominal}"
+    return (
+        f'<p class="nothing">No samples are drawn. <code>claspkit report RUN --gallery 2{budget}</code> draws them; it '
+        "loads the model.</p>"
+    )
+
+
+def _fitting(figures: Mapping[str, Sequence[str]], room: int) -> dict[str, int]:
+    """How many figures of every class there is room for, one of each class at a time."""
+    shown = dict.fromkeys(figures, 0)
+    for turn in range(max(map(len, figures.values()))):
+        for intent, mine in figures.items():
+            size = len(mine[turn].encode()) if turn < len(mine) else 0
+            if size > room:
+                return shown
+            shown[intent] += turn < len(mine)
+            room -= size
+    return shown
 
 
 _LEGEND = (
@@ -65,7 +96,7 @@ def figure(shot: Shot) -> str:
     return (
         f'<figure class="shot {word}"><figcaption><b>{esc(_short(shot.prompt))}</b>'
         f'<dl class="said">{"".join(said)}<dt>Reference</dt><dd>{esc(_short(reference))}</dd></dl>'
-        f"<small>{esc(shot.candidate)}, {esc(_layout(shot.tokens))}, picture {esc(_short(shot.image))}</small>"
+        f"<small>{esc(shot.candidate)}, {esc(_layout(shot.tokens))}, picture {esc(_file(shot.image))}</small>"
         "</figcaption>"
         f'<div class="panels">{panels}</div></figure>'
     )
@@ -94,7 +125,7 @@ def _whole(shot: Shot) -> str:
         f'<div><svg role="img" viewBox="{canvas.box}" aria-labelledby="{esc(name)}-t">'
         f'<title id="{esc(name)}-t">The picture of the question: {esc(_short(shot.prompt))}</title>'
         f'<image id="{esc(name)}" width="{svg_number(canvas.width)}" height="{svg_number(canvas.height)}" '
-        f'preserveAspectRatio="none" href="data:image/jpeg;base64,{esc(shot.jpeg)}"/></svg>'
+        f'preserveAspectRatio="none" href="data:image/jpeg;base64,{html.escape(shot.jpeg)}"/></svg>'
         f"<small>all {shot.tokens.count} tokens</small></div>"
     )
 
@@ -144,6 +175,11 @@ def _where(kept: set[int], rows: int, columns: int) -> str:
         row, column = divmod(token, columns)
         counts[2 * (2 * row >= rows) + (2 * column >= columns)] += 1
     return ", ".join(f"{100 * count / len(kept):.0f} % {name}" for name, count in zip(names, counts, strict=True))
+
+
+def _file(name: str) -> str:
+    """A file's name on one line of a phone: digests lose their middle."""
+    return name if len(name) <= _LONGEST_FILE else f"{name[:14]}…{name[-14:]}"
 
 
 def _short(text: str) -> str:

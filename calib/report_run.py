@@ -1,8 +1,9 @@
-"""Writes a run's report.html, and the gallery in it."""
+"""Writes a run's report.html, and the galleries in it."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from claspkit.cache.store import FeatureStore
 from claspkit.profiles.canonical import write_atomic
@@ -10,20 +11,21 @@ from claspkit.profiles.errors import ClaspError, CorruptError
 from claspkit.runtime.models import LoadedModel
 
 from .folder import RunFolder
-from .gallery import SHOWN, pick, write_gallery
+from .gallery import FURTHER_SHOWN, SHOWN, pick, write_gallery
 from .gallery_draw import draw_gallery
 from .progress import Reporter
 from .report import render_report
 from .report_found import collect
 from .run_model import load_run_model, open_run_features, source_options
 from .space import Candidate
+from .summary_budgets import at_budget, nominals
 from .view import RunView, read_view
 
 MOST_SHOWN = 8
 """Right samples, and wrong ones, that the gallery may show of a class."""
 
 
-def report_view(view: RunView, gallery: int | None, device: str) -> Path:
+def report_view(view: RunView, gallery: int | None, device: str, number: int = 0) -> Path:
     """Write the report of a finished run; returns where.
 
     Args:
@@ -31,6 +33,7 @@ def report_view(view: RunView, gallery: int | None, device: str) -> Path:
         gallery: draw so many right and so many wrong samples per class anew, which loads the model; 0 takes the gallery
             away, None leaves it as it is.
         device: torch device for that.
+        number: of the budget whose samples are drawn, the first being 0.
 
     Raises:
         UsageError: the model or its features cannot be had.
@@ -38,10 +41,10 @@ def report_view(view: RunView, gallery: int | None, device: str) -> Path:
         CorruptError: a damaged gallery.
     """
     if gallery == 0:
-        view.folder.gallery.unlink(missing_ok=True)
+        _place(view, number).unlink(missing_ok=True)
     elif gallery:
+        chosen = _chosen(view, number)
         loaded = load_run_model(view.config, view.facts, view.folder, device)
-        chosen = _chosen(view)
         used = {
             data.holdout[place].image_sha256
             for data in view.classes
@@ -49,21 +52,22 @@ def report_view(view: RunView, gallery: int | None, device: str) -> Path:
             for place in pick(data, view.ledger, chosen[data.intent].id, gallery)
         }
         with open_run_features(loaded, view.config, view.facts, view.folder, used) as store:
-            _draw(view, loaded, store, gallery)
+            _draw(view, loaded, store, gallery, number)
     return _write(view)
 
 
 def draw_and_report(folder: RunFolder, loaded: LoadedModel, store: FeatureStore, reporter: Reporter) -> None:
-    """Draw the gallery at the end of a calibration, and write the report.
+    """Draw the galleries at the end of a calibration, and write the report.
 
     The result stands by then: what cannot be drawn is told and leaves no gallery, and the run goes on.
     """
     view = read_view(folder.root)
-    try:
-        _draw(view, loaded, store, SHOWN)
-    except ClaspError as error:
-        folder.gallery.unlink(missing_ok=True)
-        reporter.warn(f"no samples are drawn in the report: {error}")
+    for number in range(max(1, len(view.spaces))):
+        try:
+            _draw(view, loaded, store, FURTHER_SHOWN if number else SHOWN, number)
+        except ClaspError as error:
+            _place(view, number).unlink(missing_ok=True)
+            reporter.warn(f"no samples are drawn in the report: {error}")
     _write(view)
 
 
@@ -73,7 +77,7 @@ def _write(view: RunView) -> Path:
     return view.folder.report
 
 
-def _draw(view: RunView, loaded: LoadedModel, store: FeatureStore, count: int) -> None:
+def _draw(view: RunView, loaded: LoadedModel, store: FeatureStore, count: int, number: int) -> None:
     assert view.summary is not None
     if view.ledger is None:
         raise CorruptError(f"{view.folder.ledger} is gone, and with it the answers that a gallery shows")
@@ -82,20 +86,31 @@ def _draw(view: RunView, loaded: LoadedModel, store: FeatureStore, count: int) -
         store,
         [(int(layer), int(keep)) for layer, keep in view.facts["stages_used"]],
         view.classes,
-        _chosen(view),
+        _chosen(view, number),
         view.ledger,
         source_options(view.config, view.folder).sample_root,
-        view.summary["profile_id"],
+        _summary(view, number)["profile_id"],
         count,
     )
-    write_gallery(view.folder.gallery, gallery)
+    write_gallery(_place(view, number), gallery)
 
 
-def _chosen(view: RunView) -> dict[str, Candidate]:
-    """Class -> configuration of the profile, at the first budget."""
+def _place(view: RunView, number: int) -> Path:
+    """The file of a budget's gallery."""
+    nominal = None if not number or view.summary is None else nominals(view.summary)[number]
+    return view.folder.gallery if nominal is None else view.folder.further_gallery(nominal)
+
+
+def _summary(view: RunView, number: int) -> dict[str, Any]:
     assert view.summary is not None
+    return at_budget(view.summary, nominals(view.summary)[number])
+
+
+def _chosen(view: RunView, number: int) -> dict[str, Candidate]:
+    """Class -> configuration of the profile at one budget."""
+    rows = _summary(view, number)["classes"]
     try:
-        return {row["intent"]: view.spaces[0].find(row["chosen"]) for row in view.summary["classes"]}
+        return {row["intent"]: view.spaces[number].find(row["chosen"]) for row in rows}
     except (IndexError, KeyError):
         raise CorruptError(
             f"{view.folder.root} was searched over other configurations than this version of claspkit has; its samples "

@@ -2,7 +2,7 @@
 
 STYLE = """
 :root{--page:#fff;--card:#f6f7f9;--ink:#1b1f24;--soft:#57606a;--edge:#d5dae0;--link:#0a58b8;--heat:8,70,150;
---onheat:#fff;--good:#0a6b4b;--goodbg:#dcf3e8;--s0:#3d4650;--s1:#0072b2;--s2:#c24e00;--s3:#00795a;--s4:#a3478a}
+--onheat:#fff;--good:#0a6b4b;--goodbg:#dcf3e8;--s0:#3d4650;--s1:#0072b2;--s2:#b54900;--s3:#00795a;--s4:#a3478a}
 @media (prefers-color-scheme:dark){:root{--page:#14171b;--card:#1d2126;--ink:#e7eaee;--soft:#a7b0ba;--edge:#3a424b;
 --link:#7db8ff;--heat:40,110,200;--onheat:#fff;--good:#7fe0b8;--goodbg:#173a2e;--s0:#c9d1d9;--s1:#62b5ef;
 --s2:#f59a55;--s3:#45cfa2;--s4:#e59bd0}}
@@ -10,7 +10,7 @@ STYLE = """
 body{margin:0 auto;max-width:1180px;padding:0 16px 64px;background:var(--page);color:var(--ink);
 font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;overflow-wrap:break-word}
 h1{font-size:1.6rem;line-height:1.25;margin:28px 0 8px}h2{font-size:1.25rem;margin:48px 0 12px}
-h3{font-size:1rem;margin:0}a{color:var(--link)}
+h3,h4{font-size:1rem;margin:0}section>h3,.budget>h3{margin-top:28px}a{color:var(--link)}
 :focus-visible{outline:3px solid var(--link);outline-offset:2px}main:focus{outline:none}
 .skip{position:absolute;left:-999px}.skip:focus{left:8px;top:8px;background:var(--page);padding:8px;z-index:2}
 nav ul{display:flex;flex-wrap:wrap;gap:4px 18px;list-style:none;margin:0;padding:0}
@@ -40,6 +40,9 @@ figcaption{color:var(--soft);font-size:.88rem;margin:2px 0 8px}figcaption b{colo
 .facts{display:grid;grid-template-columns:minmax(8rem,max-content) minmax(0,1fr);gap:4px 20px;margin:8px 0}
 .facts dt{color:var(--soft)}.facts dd{margin:0;overflow-wrap:anywhere}
 details{margin:8px 0}summary{cursor:pointer;color:var(--link);width:fit-content}
+.budget{border:1px solid var(--edge);border-radius:8px;padding:4px 14px;margin:12px 0}.budget[open]{padding-bottom:18px}
+.budget>summary{font-weight:600;padding:6px 0}
+.budget>h3{font-size:1.1rem;border-top:1px solid var(--edge);padding-top:14px}
 svg{display:block;max-width:100%;height:auto}.scroll svg{max-width:none}
 svg text{font:11px system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif;fill:var(--ink)}
 svg .tick{fill:var(--soft)}svg .name{font-size:11.5px}
@@ -56,7 +59,10 @@ svg .ringname{font-weight:700;paint-order:stroke;stroke:var(--card);stroke-width
 .frame{fill:none;stroke-width:3}.frame.won{stroke:var(--s2)}.frame.kept{stroke:var(--ink);stroke-dasharray:4 3}
 .zero{stroke:var(--ink);stroke-width:1.6;fill:none}
 .empty{fill:none;stroke:var(--edge)}.heat{fill:rgb(var(--heat))}svg .strong{fill:var(--onheat);font-weight:600}
-@media (max-width:600px){.facts{grid-template-columns:1fr;gap:0}.facts dd{margin-bottom:8px}}
+@media (max-width:600px){.facts{grid-template-columns:1fr;gap:0}.facts dd{margin-bottom:8px}
+.classes .reason{min-width:17rem}.budget{padding:4px 8px}figure svg{overflow:visible}
+.grid-of-charts svg text{font-size:12.5px}figure.wide svg text{font-size:16px}}
 .hidden{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
-@media print{figure,tr{break-inside:avoid}}
+@media print{figure,tr{break-inside:avoid}nav,.skip{display:none}
+.budget::details-content{content-visibility:visible;block-size:auto}}
 """

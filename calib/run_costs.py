@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .ledger import HOLDOUT, SEARCH, Cost, Entry, Ledger
+from .ledger import HOLDOUT, SEARCH, UNPRUNED, Cost, Entry, Ledger
 from .search import MIN_SAMPLES, ClassData
 from .space import Space
 
@@ -56,15 +56,22 @@ class RunCosts:
         return asdict(self)
 
 
-def run_costs(classes: Sequence[ClassData], spaces: Sequence[Space], ledger: Ledger | None) -> RunCosts:
+def run_costs(
+    classes: Sequence[ClassData], spaces: Sequence[Space], ledger: Ledger | None, *, only: Space | None = None
+) -> RunCosts:
     """Add up what a run's ledger says.
 
     Args:
         classes: the samples used.
         spaces: the candidates, one space per budget.
         ledger: the scores; None before the first.
+        only: count what was asked at this budget alone. Of what budgets share, each candidate has its part; the stock
+            model belongs to no budget.
     """
     entries = ledger.entries() if ledger else []
+    if only is not None:
+        spaces = (only,)
+        entries = [entry for entry in entries if entry.candidate != UNPRUNED and _is_of(entry, only)]
     search = [entry for entry in entries if entry.split == SEARCH]
     holdout = [entry for entry in entries if entry.split == HOLDOUT]
     searched = [data for data in classes if min(len(data.search), len(data.holdout)) >= MIN_SAMPLES]
@@ -93,13 +100,17 @@ def _exhaustive(data: ClassData, spaces: Sequence[Space], search: Sequence[Entry
     """FLOPs of every candidate on a class's search split alone; None where a budget has no cost to go by."""
     total = 0.0
     for space in spaces:
-        nominal = str(space.further.nominal) if space.further else ""
-        mine = [e for e in search if e.intent == data.intent and e.candidate.partition("@")[2] == nominal]
+        mine = [entry for entry in search if entry.intent == data.intent and _is_of(entry, space)]
         flops, asked = _total(mine).flops_alone, _evaluations(mine)
         if not flops:
             return None
         total += flops / asked * len(data.search) * len(space.candidates)
     return total
+
+
+def _is_of(entry: Entry, space: Space) -> bool:
+    """Whether a candidate belongs to a space's budget."""
+    return entry.candidate.partition("@")[2] == (str(space.further.nominal) if space.further else "")
 
 
 def _total(entries: Sequence[Entry]) -> Cost:

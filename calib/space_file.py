@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from claspkit.profiles.errors import BadDataError, UsageError, shorten
 from claspkit.profiles.fields import MAX_LAYER
+from claspkit.profiles.toml_table import TomlTable, is_number, toml_root
 
 from .space import DEFAULT, TAU, Prototype, at_depths, built_in
 
@@ -126,18 +124,12 @@ def parse_prototypes(data: bytes, source: str) -> OwnSpace:
 def _parse(data: bytes, source: str) -> OwnSpace:
     if len(data) > MAX_BYTES:
         raise BadDataError(f"a file of prototypes has at most {MAX_BYTES} bytes")
-    try:
-        root = tomllib.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:  # TOML and Unicode errors are ValueErrors
-        raise BadDataError(f"it is no TOML: {shorten(str(error), 200)}") from None
-    _only("", root, {"extends", "rho", "prototype"})
+    root = toml_root(data)
+    table = TomlTable("", root, {"extends", "rho", "prototype"})
     extends = root.get("extends", True)
     if type(extends) is not bool:
-        raise _wrong("", root, "extends", "true (keep the built-in prototypes) or false")
-    rows = root.get("prototype", [])
-    if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_PROTOTYPES:
-        raise BadDataError(f"there must be 1 to {MAX_PROTOTYPES} tables [[prototype]], not {shorten(rows, 60)}")
-    prototypes = tuple(_prototype(f"prototype[{number}]", row) for number, row in enumerate(rows))
+        raise table.wrong("extends", "true (keep the built-in prototypes) or false")
+    prototypes = table.rows("prototype", 1, MAX_PROTOTYPES, lambda row, _: _prototype(row), "there must be")
     taken = {DEFAULT: "built in, the stock model's own layer, and always there"}
     if extends:
         taken |= dict.fromkeys(built_in(), "built in; give another name, or replace the built-in ones: extends = false")
@@ -145,45 +137,44 @@ def _parse(data: bytes, source: str) -> OwnSpace:
         if own.name in taken:
             raise BadDataError(f"{own.key}.name {shorten(own.name)} is {taken[own.name]}")
         taken[own.name] = f"the name of {own.key} already"
-    return OwnSpace(source, extends, _rhos(root), prototypes)
+    return OwnSpace(source, extends, _rhos(table), prototypes)
 
 
-def _rhos(root: Mapping[str, Any]) -> tuple[float, ...]:
-    if "rho" not in root:
+def _rhos(root: TomlTable) -> tuple[float, ...]:
+    if "rho" not in root.fields:
         return ()
-    values = _numbers("", root, "rho", 0, 1, MAX_RHOS)
+    values = root.numbers("rho", 0, 1, MAX_RHOS)
     if list(values) != sorted(set(values)):
-        raise _wrong("", root, "rho", "ascending, each value once")
+        raise root.wrong("rho", "ascending, each value once")
     if any(float(f"{value:g}") != value for value in values):
-        raise _wrong("", root, "rho", "numbers of at most six digits, which is what a configuration's name holds")
+        raise root.wrong("rho", "numbers of at most six digits, which is what a configuration's name holds")
     return values
 
 
-def _prototype(key: str, row: Any) -> OwnPrototype:
-    if not isinstance(row, dict):
-        raise BadDataError(f"{key} must be a table, not {shorten(row)}")
-    _only(key, row, {"name", "layers", "shares", "scores", "tau"})
+def _prototype(table: TomlTable) -> OwnPrototype:
+    table.names({"name", "layers", "shares", "scores", "tau"})
+    key, row = table.where, table.fields
     if ("layers" in row) == ("shares" in row):
         raise BadDataError(
             f"{key} needs either layers (hidden_states indices) or shares (of the layer that the stock model reads)"
         )
     where = "layers" if "layers" in row else "shares"
-    places = _numbers(key, row, where, 0, MAX_LAYER if where == "layers" else 1, MAX_LAYERS)
+    places = table.numbers(where, 0, MAX_LAYER if where == "layers" else 1, MAX_LAYERS)
     if where == "layers" and not all(type(value) is int for value in row[where]):
-        raise _wrong(key, row, where, "whole numbers, 0 being the embeddings")
+        raise table.wrong(where, "whole numbers, 0 being the embeddings")
     if where == "shares" and places[0] == 0:
-        raise _wrong(key, row, where, "above 0; layers = [0, ...] names the embeddings")
+        raise table.wrong(where, "above 0; layers = [0, ...] names the embeddings")
     if list(places) != sorted(set(places)):
-        raise _wrong(key, row, where, "ascending, each value once")
-    scores = _numbers(key, row, "scores", -MAX_SCORE, MAX_SCORE, MAX_LAYERS)
+        raise table.wrong(where, "ascending, each value once")
+    scores = table.numbers("scores", -MAX_SCORE, MAX_SCORE, MAX_LAYERS)
     if len(scores) != len(places):
         raise BadDataError(f"{key}.scores has {len(scores)} numbers for {len(places)} {where}; give one for each")
     tau = row.get("tau", TAU)
-    if not _is_number(tau) or not 0 < tau <= MAX_TAU:
-        raise _wrong(key, row, "tau", f"a number above 0, at most {MAX_TAU:g}")
+    if not is_number(tau) or not 0 < tau <= MAX_TAU:
+        raise table.wrong("tau", f"a number above 0, at most {MAX_TAU:g}")
     return OwnPrototype(
         key=key,
-        name=_name(key, row),
+        name=_name(table),
         layers=tuple(map(int, places)) if where == "layers" else (),
         shares=places if where == "shares" else (),
         scores=scores,
@@ -191,42 +182,11 @@ def _prototype(key: str, row: Any) -> OwnPrototype:
     )
 
 
-def _name(key: str, row: Mapping[str, Any]) -> str:
-    name = row.get("name")
+def _name(table: TomlTable) -> str:
+    name = table.fields.get("name")
     fits = isinstance(name, str) and 1 <= len(name) <= MAX_NAME and name == name.strip() and name.isprintable()
     if not fits or any(letter in _RESERVED for letter in str(name)):
-        raise _wrong(
-            key, row, "name", f"1 to {MAX_NAME} printable characters without {' '.join(_RESERVED)} and outer spaces"
+        raise table.wrong(
+            "name", f"1 to {MAX_NAME} printable characters without {' '.join(_RESERVED)} and outer spaces"
         )
     return str(name)
-
-
-def _numbers(
-    key: str, row: Mapping[str, Any], name: str, low: float, high: float, most: int
-) -> tuple[float, ...]:
-    values = row.get(name)
-    fits = isinstance(values, list) and 1 <= len(values) <= most
-    if not fits or not all(_is_number(value) and low <= value <= high for value in values or ()):
-        raise _wrong(key, row, name, f"a list of 1 to {most} numbers from {low:g} to {high:g}")
-    return tuple(float(value) for value in values or ())
-
-
-def _is_number(value: object) -> bool:
-    if isinstance(value, float):
-        return isfinite(value)
-    return isinstance(value, int) and not isinstance(value, bool)  # of any length; whoever asks knows the bounds
-
-
-def _only(key: str, row: Mapping[str, Any], allowed: set[str]) -> None:
-    unknown: Sequence[str] = sorted(row.keys() - allowed)
-    if unknown:
-        raise BadDataError(f"{_path(key, unknown[0])} is unknown; there are: {', '.join(sorted(allowed))}")
-
-
-def _wrong(key: str, row: Mapping[str, Any], name: str, wanted: str) -> BadDataError:
-    got = f"not {shorten(row[name])}" if name in row else "and is missing"
-    return BadDataError(f"{_path(key, name)} must be {wanted}, {got}")
-
-
-def _path(key: str, name: str) -> str:
-    return f"{key}.{name}" if key else shorten(name)[1:-1]

@@ -155,7 +155,11 @@ def router_words(facts: dict[str, Any]) -> str:
 
 
 def summary_table(summary: dict[str, Any]) -> Table:
-    """One row per class; 80 columns wide up to 999 samples a split, never more than 100 with shipped names."""
+    """One row per class; 80 columns wide up to 999 samples a split, never more than 100 with shipped names.
+
+    At a further budget of a run the candidates are named without the ``@`` and what follows, which is the budget.
+    """
+    own = f"@{summary['budget']['nominal']}" if "budget" in summary else "@"
     table = Table(box=None, padding=(0, 1), pad_edge=False)
     table.add_column("\nclass", no_wrap=True)
     for header in ("search/\nholdout", "un-\npruned", "\ndefault"):
@@ -170,7 +174,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
             f"{row['n_search']}/{row['n_holdout']}",
             percent(row["unpruned"]),
             percent(row["default"]),
-            Text(clean(row["chosen"])),
+            Text(clean(row["chosen"]).removesuffix(own)),
             Text(interval(row)),
             Text(word, style=_STYLES[word]),
         )

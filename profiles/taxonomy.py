@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from .canonical import digest
-from .errors import BadDataError, UsageError, shorten
+from .errors import BadDataError, UsageError
+from .toml_table import TomlTable, toml_root
 
 MAX_BYTES: Final = 200_000
 MAX_CLASSES: Final = 26
@@ -171,21 +171,17 @@ def parse_taxonomy(data: bytes) -> Taxonomy:
     """
     if len(data) > MAX_BYTES:
         raise BadDataError(f"a taxonomy has at most {MAX_BYTES} bytes")
-    try:
-        root = tomllib.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:  # TOML and Unicode errors are ValueErrors
-        raise BadDataError(f"it is no TOML: {shorten(str(error), 200)}") from None
-    table = _Table("", root, {"name", "default", "class", "intent", "rule"})
-    intents = table.rows("class", 2, MAX_CLASSES, _intent)
+    table = TomlTable("", toml_root(data), {"name", "default", "class", "intent", "rule"})
+    intents = table.rows("class", 2, MAX_CLASSES, _intent, "a taxonomy has")
     ids = _unique("class", [intent.id for intent in intents])
-    fine = table.rows("intent", 2, MAX_FINE, lambda row, _: _fine(row, ids))
+    fine = table.rows("intent", 2, MAX_FINE, lambda row, _: _fine(row, ids), "a taxonomy has")
     fine_ids = _unique("intent", [item.id for item in fine])
     empty = [name for name in ids if name not in {item.intent for item in fine}]
     if empty:
         raise BadDataError(f"class {empty[0]!r} has no intent: give an [[intent]] whose class it is")
     # In the order of their classes, in which a profile lists them: a student's columns are in this order.
     fine = tuple(item for name in ids for item in fine if item.intent == name)
-    rules = table.rows("rule", 0, MAX_RULES, lambda row, _: _rule(row, fine_ids))
+    rules = table.rows("rule", 0, MAX_RULES, lambda row, _: _rule(row, fine_ids), "a taxonomy has")
     _unique("rule", [rule.id for rule in rules])
     return Taxonomy(
         name=table.text("name", 1, 60),
@@ -196,7 +192,7 @@ def parse_taxonomy(data: bytes) -> Taxonomy:
     )
 
 
-def _intent(row: _Table, index: int) -> Intent:
+def _intent(row: TomlTable, index: int) -> Intent:
     row.names({"id", "name", "definition", "published_rho"})
     rho = row.fields.get("published_rho")
     if rho is not None and not (type(rho) in {int, float} and 0 <= rho <= 1):
@@ -206,7 +202,7 @@ def _intent(row: _Table, index: int) -> Intent:
     )
 
 
-def _fine(row: _Table, classes: Iterable[str]) -> FineIntent:
+def _fine(row: TomlTable, classes: Iterable[str]) -> FineIntent:
     row.names({"id", "class", "definition", "examples"})
     return FineIntent(
         id=row.id(_ID),
@@ -216,76 +212,12 @@ def _fine(row: _Table, classes: Iterable[str]) -> FineIntent:
     )
 
 
-def _rule(row: _Table, fine: Iterable[str]) -> PhraseRule:
+def _rule(row: TomlTable, fine: Iterable[str]) -> PhraseRule:
     row.names({"id", "intent", "phrases", "overrides"})
     overrides = row.fields.get("overrides", False)
     if type(overrides) is not bool:
         raise row.wrong("overrides", "true or false")
     return PhraseRule(row.id(_RULE_ID), row.one_of("intent", fine), row.texts("phrases", 1, MAX_PHRASES, 80), overrides)
-
-
-class _Table:
-    """One table of the file, and what is wrong with it."""
-
-    def __init__(self, where: str, fields: Any, allowed: set[str] | None = None) -> None:
-        if not isinstance(fields, dict):
-            raise BadDataError(f"{where} must be a table, not {shorten(fields)}")
-        self.where, self.fields = where, fields
-        if allowed is not None:
-            self.names(allowed)
-
-    def names(self, allowed: set[str]) -> None:
-        unknown = sorted(self.fields.keys() - allowed)
-        if unknown:
-            raise BadDataError(f"{self._path(unknown[0])} is unknown; there are: {', '.join(sorted(allowed))}")
-
-    def wrong(self, name: str, wanted: str) -> BadDataError:
-        got = f"not {shorten(self.fields[name])}" if name in self.fields else "and is missing"
-        return BadDataError(f"{self._path(name)} must be {wanted}, {got}")
-
-    def id(self, pattern: re.Pattern[str]) -> str:
-        value = self.fields.get("id")
-        if not isinstance(value, str) or not pattern.fullmatch(value):
-            raise self.wrong("id", f"small letters, digits and _ ({pattern.pattern})")
-        return value
-
-    def text(self, name: str, shortest: int, longest: int) -> str:
-        value = self.fields.get(name, None if shortest else "")
-        if not _is_text(value, shortest, longest):
-            raise self.wrong(name, f"printable text of {shortest} to {longest} characters")
-        return str(value)
-
-    def texts(self, name: str, fewest: int, most: int, longest: int) -> tuple[str, ...]:
-        value = self.fields.get(name, None if fewest else [])
-        if not isinstance(value, list) or not fewest <= len(value) <= most:
-            raise self.wrong(name, f"a list of {fewest} to {most} texts")
-        if not all(_is_text(item, 1, longest) for item in value):
-            raise self.wrong(name, f"printable texts of at most {longest} characters")
-        return tuple(value)
-
-    def one_of(self, name: str, allowed: Iterable[str]) -> str:
-        value = self.fields.get(name)
-        if not isinstance(value, str) or value not in set(allowed):
-            raise self.wrong(name, f"one of {', '.join(allowed)}")
-        return value
-
-    def rows(self, name: str, fewest: int, most: int, make: Callable[[_Table, int], _Row]) -> tuple[_Row, ...]:
-        value = self.fields.get(name, [])
-        if not isinstance(value, list) or not fewest <= len(value) <= most:
-            raise BadDataError(f"a taxonomy has {fewest} to {most} tables [[{name}]], not {shorten(value, 60)}")
-        return tuple(make(_Table(f"{name}[{index}]", row), index) for index, row in enumerate(value))
-
-    def _path(self, name: str) -> str:
-        return f"{self.where}.{name}" if self.where else name
-
-
-def _is_text(value: object, shortest: int, longest: int) -> bool:
-    return (
-        isinstance(value, str)
-        and shortest <= len(value.strip())
-        and len(value) <= longest
-        and all(letter.isprintable() for letter in value)
-    )
 
 
 def _unique(kind: str, ids: list[str]) -> tuple[str, ...]:

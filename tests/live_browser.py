@@ -15,6 +15,20 @@ from typing import Any, Self
 
 from browser import CHROMIUM
 
+KEYS = {
+    # key -> (code, virtual key code, text that it types)
+    "Tab": ("Tab", 9, ""),
+    "Enter": ("Enter", 13, "\r"),
+    "Escape": ("Escape", 27, ""),
+    " ": ("Space", 32, " "),
+    "End": ("End", 35, ""),
+    "ArrowLeft": ("ArrowLeft", 37, ""),
+    "ArrowRight": ("ArrowRight", 39, ""),
+    "ArrowDown": ("ArrowDown", 40, ""),
+    "Backspace": ("Backspace", 8, ""),
+}
+"""Keys that are no characters, and those that do something."""
+
 _PATIENCE = 60.0  # seconds until a silent browser is given up
 
 
@@ -23,12 +37,14 @@ class Browser:
 
     Attributes:
         complaints: errors that the page met: exceptions, refused resources, console errors.
+        asked: addresses that it asked for, data in the page itself left out.
     """
 
     def __init__(self, folder: Path) -> None:
         """Start the browser with its profile in ``folder``."""
         assert CHROMIUM is not None
         self.complaints: list[str] = []
+        self.asked: list[str] = []
         to_child, self._out = os.pipe()
         self._in, from_child = os.pipe()
         options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
@@ -46,8 +62,9 @@ class Browser:
         self._rest, self._number, self._session = b"", 0, None
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "DOM"):
+        for domain in ("Page", "Runtime", "Log", "DOM", "Network"):
             self._call(f"{domain}.enable")
+        self._call("Emulation.setFocusEmulationEnabled", enabled=True)
 
     def __enter__(self) -> Self:
         return self
@@ -93,6 +110,24 @@ class Browser:
         node = self._call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self._call("DOM.setFileInputFiles", files=[str(path)], nodeId=node)
 
+    def press(self, key: str, times: int = 1, *, shift: bool = False) -> None:
+        """Press a key and let it go: one of :data:`KEYS`, or a character."""
+        code, number, text = KEYS.get(key, ("", 0, key))
+        facts = {"key": key, "code": code, "windowsVirtualKeyCode": number, "modifiers": 8 if shift else 0}
+        for _ in range(times):
+            kind = {"type": "keyDown", "text": text} if text else {"type": "rawKeyDown"}
+            self._call("Input.dispatchKeyEvent", **kind, **facts)
+            self._call("Input.dispatchKeyEvent", type="keyUp", **facts)
+
+    def write(self, text: str) -> None:
+        """Type characters, one key after the other."""
+        for character in text:
+            self.press(character)
+
+    def on_paper(self, paper: bool) -> None:
+        """Lay the page out as it is printed, or as on a screen again."""
+        self._call("Emulation.setEmulatedMedia", media="print" if paper else "screen")
+
     def screenshot(self, path: Path) -> None:
         """The whole page as PNG."""
         shot = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
@@ -127,5 +162,10 @@ class Browser:
         facts = event.get("params", {})
         if event.get("method") == "Runtime.exceptionThrown":
             self.complaints.append(str(facts["exceptionDetails"]))
+        elif event.get("method") == "Runtime.consoleAPICalled" and facts["type"] in ("error", "assert"):
+            self.complaints.append(str(facts["args"]))
+        elif event.get("method") == "Network.requestWillBeSent":
+            address = facts["request"]["url"]
+            self.asked += [] if address.startswith(("data:", "blob:")) else [address]
         elif event.get("method") == "Log.entryAdded" and facts["entry"]["level"] == "error":
             self.complaints.append(facts["entry"]["text"])

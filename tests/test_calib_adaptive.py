@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_samples import made_samples
 
 from claspkit.calib import evidence
 from claspkit.calib.adaptive import Adaptive, estimate, judge_adaptive
 from claspkit.calib.budgets import BudgetResult, budget_spaces
 from claspkit.calib.evidence import over_classes, over_classes_p, sign_flip_p
 from claspkit.calib.ledger import HOLDOUT, SEARCH, Entry, Ledger
-from claspkit.calib.samples import Sample, Source, make_sample
+from claspkit.calib.samples import Sample
 from claspkit.calib.schedule import run_budgets
 from claspkit.calib.search import MIN_SAMPLES, ClassData, Verdict, decide
 from claspkit.calib.space import Candidate, make_space
@@ -30,18 +31,7 @@ SAMPLES = 60
 def some_samples(intent: str, split: str, count: int = SAMPLES) -> tuple[Sample, ...]:
     """Samples of as many pictures, which no other class asks about."""
     number = INTENT_IDS.index(intent) * 10_000 + (split == HOLDOUT) * 5_000
-    return tuple(
-        make_sample(
-            image=f"{number + i}.png",
-            image_sha256=f"{number + i:064x}",
-            prompt="How many?",
-            answers=("1",),
-            choices=None,
-            scorer="exact_match@1",
-            source=Source(f"made-{intent}-{split}", None, None, i),
-        )
-        for i in range(count)
-    )
+    return made_samples(count, f"made-{intent}-{split}", number)
 
 
 CLASSES = [ClassData(intent, some_samples(intent, SEARCH), some_samples(intent, HOLDOUT)) for intent in INTENT_IDS]
@@ -67,10 +57,9 @@ def calibration(truth: Truth, seed: int, fields: int = 8, classes: Sequence[Clas
         for budget, space in enumerate(SPACES):
             right = truth(number, budget)
             found = random.random((fields, len(data.search))) < right
-            best = int(found.mean(axis=1).argmax())
-            if len(data.search) < MIN_SAMPLES:
-                best = 0
-            else:
+            best = 0
+            if len(data.search) >= MIN_SAMPLES:
+                best = int(found.mean(axis=1).argmax())
                 winners[budget][data.intent] = space.candidates[best]
             for place in {0, best}:
                 put(SEARCH, data.intent, space.candidates[place], found[place])
@@ -171,6 +160,37 @@ def test_classes_without_a_search_keep_the_first_budget() -> None:
     assert found.choice[INTENT_IDS[3]] == 2  # it still pays, for one of the two that need tokens
     assert 1 in (found.choice["text"], found.choice["counting"])
     assert found.flops <= found.target_flops
+
+
+@pytest.mark.usefixtures("quick")
+def test_classes_without_samples_count_in_no_mean() -> None:
+    """Three of nine are empty. Of the other six one is wrong at the target alone, and one is right everywhere."""
+
+    def truth(number: int, budget: int) -> float:
+        if number == 2:
+            return (0.0, 1.0, 0.0)[budget]
+        return 1.0 if number == 0 or budget < 2 else 0.0
+
+    empty = [
+        ClassData(data.intent, (), ()) if number in (1, 4, 7) else data for number, data in enumerate(CLASSES)
+    ]
+    found = calibration(truth, seed=1, classes=empty)
+    assert {intent: number for intent, number in found.choice.items() if number} == {
+        INTENT_IDS[2]: 1,
+        INTENT_IDS[0]: 2,
+    }
+    assert found.flops == (4 * 100 + 128 + 72) / 6
+    assert found.search_gain == pytest.approx(1 / 6)
+    assert found.uniform == pytest.approx(5 / 6)
+    assert found.score == 1
+    assert found.difference == pytest.approx(1 / 6)
+    assert found.accepted
+
+
+@pytest.mark.usefixtures("quick")
+def test_without_any_samples_the_compute_is_that_of_the_first_budget() -> None:
+    found = calibration(needy, seed=1, classes=[ClassData(data.intent, (), ()) for data in CLASSES])
+    assert (found.flops, found.search_gain, found.accepted) == (100, 0, False)
 
 
 def test_the_estimate_is_the_defaults_where_the_winner_is_not_surely_better() -> None:

@@ -97,6 +97,7 @@ def test_what_cannot_be_meant_is_refused(budget: str, stages: tuple[tuple[int, i
         (["--budget", "1/9,1/3", "--stage", "2:30"], "goes with no list of budgets"),
         (["--budget", "1/9", "--budget", "16"], "are the same for this model"),
         (["--budget", "1/9", "--adaptive-budget"], "give others beside it"),
+        (["--stage", "2:30", "--adaptive-budget"], "leave --stage out and name the budgets"),
     ],
 )
 def test_the_command_line_says_what_to_do(

@@ -346,3 +346,10 @@ def test_what_does_not_fit_is_refused_before_a_page_is_served(
                 main(["demo", "--model", "mini", *arguments])
             assert stop.value.code == code
             assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_profiles_are_named_by_the_end_of_their_path() -> None:
+    """Two parts fit on a phone; two that end alike are named whole."""
+    alike = [Path("/one/mini/profile"), Path("/two/mini/profile"), Path("/two/mini/profile-16")]
+    assert demo_module._short_names(alike) == ["/one/mini/profile", "/two/mini/profile", "mini/profile-16"]
+    assert demo_module._short_names([Path("profile.json")]) == ["profile.json"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from claspkit.calib.not_finite import check_default, not_finite
 from claspkit.calib.pooled import choose_pooled
 from claspkit.calib.samples import Sample
 from claspkit.calib.search import ClassData, Search, decide
-from claspkit.calib.space import Candidate
+from claspkit.calib.space import Candidate, FurtherBudget
 from claspkit.calib.strategies import STRATEGIES
 from claspkit.calib.table import not_finite_words
 from claspkit.profiles.errors import BadDataError, CorruptError, NotFiniteError
@@ -272,7 +273,7 @@ def test_without_a_default_nothing_is_compared(strategy: str, split: str, tmp_pa
     assert "nothing could be compared" in verdict.reason
     assert (verdict.default_score is None) == (split == "h")
     with pytest.raises(NotFiniteError, match=rf"in every class, on 1 of {seen + 40} samples.*--dtype float32"):
-        check_default([DATA], SPACE.default, ledger)
+        check_default([DATA], [SPACE.default], ledger)
     ledger.close()
 
 
@@ -291,9 +292,25 @@ def test_one_class_with_a_default_is_enough(tmp_path: Path) -> None:
     classes = [ClassData(name, (), ()) for name in ("counting", "scene", "text")]
     ledger.put([entry([1.0, math.nan], SPACE.default.id, split) for split in (SEARCH, HOLDOUT)])
     with pytest.raises(NotFiniteError, match="on 2 of 4 samples"):
-        check_default(classes, SPACE.default, ledger)
+        check_default(classes, [SPACE.default], ledger)
     ledger.put([entry([1.0, 0.0], SPACE.default.id, intent="scene")])
-    check_default(classes, SPACE.default, ledger)
+    check_default(classes, [SPACE.default], ledger)
+    ledger.close()
+
+
+def test_every_budget_needs_a_default(tmp_path: Path) -> None:
+    """The first budget's is finite and the second's nowhere: the run stops and names the second's."""
+    ledger = Ledger.open(tmp_path / "l")
+    classes = [ClassData(name, (), ()) for name in ("counting", "scene", "text")]
+    first, second = SPACE.default, replace(SPACE, further=FurtherBudget(16, (20, 10))).default
+    assert second.id == f"{first.id}@16"
+    for intent in ("counting", "scene"):
+        ledger.put([entry([1.0, 0.0], first.id, intent=intent), entry([1.0, math.nan], second.id, intent=intent)])
+    check_default(classes, [first], ledger)
+    with pytest.raises(NotFiniteError, match=rf"{second.id}, gave NaN.*on 2 of 4 samples.*leave this --budget out"):
+        check_default(classes, [first, second], ledger)
+    ledger.put([entry([1.0, 0.0], second.id, intent="text")])
+    check_default(classes, [first, second], ledger)
     ledger.close()
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from made_samples import made_samples
 
 from claspkit.calib.evaluator import BlockResult, Evaluator
 from claspkit.calib.ledger import HOLDOUT, SEARCH, Cost, Ledger
-from claspkit.calib.samples import Sample, Source, make_sample
+from claspkit.calib.samples import Sample
 from claspkit.calib.search import MIN_SAMPLES, ClassData, Search, decide
 from claspkit.calib.space import Candidate, Space, make_space
 from claspkit.calib.strategies import STRATEGIES
@@ -23,18 +24,7 @@ SPACE = make_space(7, (0.1, 0.5, 0.9))
 
 def samples(count: int, split: str) -> tuple[Sample, ...]:
     """Samples of as many pictures."""
-    return tuple(
-        make_sample(
-            image=f"{split}{i}.png",
-            image_sha256=f"{i:064x}",
-            prompt="How many?",
-            answers=("1",),
-            choices=None,
-            scorer="exact_match@1",
-            source=Source(f"made-{split}", None, None, i),
-        )
-        for i in range(count)
-    )
+    return made_samples(count, f"made-{split}")
 
 
 class Made:
