@@ -131,7 +131,7 @@ def difference_words(spec: ClassSpec) -> str:
 def _router_line(router: RouterSpec) -> str:
     """What gives a prompt its class, and where the folder of that is needed."""
     if router.file is None:
-        return f"Prompts are routed by rules, version {router.rules_version}."
+        return f"Prompts are routed by rules, version {literal(router.rules_version)}."
     return (
         f"Prompts are routed by the student in `{router.file}`, which stays beside `profile.json`; `folder` says "
         f"where. A label less sure than {router.min_confidence:.3f} becomes `{router.fallback}`."

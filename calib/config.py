@@ -9,7 +9,10 @@ from typing import Any
 
 from claspkit.profiles.canonical import canonical_json, digest, strict_loads, write_atomic
 from claspkit.profiles.errors import CorruptError, MismatchError
+from claspkit.profiles.plain_files import read_plain
 from claspkit.router.endpoint import check_endpoint
+
+from .shapes import Shape, check_shape
 
 FORMAT = "clasp-run"
 VERSION = 1
@@ -109,6 +112,26 @@ _LATER = {
 }
 """Options that came after the first locks were written, with their defaults."""
 
+_LOCK: dict[str, Any] = {"format": "text", "version": "whole", "sha256": "text", "facts": "object"}
+_SHAPES: dict[str, Shape] = {
+    "str": "text",
+    "str | None": "text?",
+    "int": "whole",
+    "int | None": "whole?",
+    "float": "number",
+    "bool": "flag",
+    "tuple[float, ...]": ["number"],
+    "tuple[tuple[str, str], ...]": [("text", "text")],
+    "tuple[tuple[int, int], ...]": [("whole", "whole")],
+}
+_FACTS: dict[str, Any] = {
+    **{field.name: _SHAPES[str(field.type)] for field in fields(RunConfig)},
+    "space?": "text",
+    "stages_used?": [("whole", "whole")],
+    "budgets_used?": [("whole", [("whole", "whole")])],
+}
+"""What a lock's facts must be: those of the command line, and what follows from the model."""
+
 
 def lock(folder: Path, facts: dict[str, Any]) -> None:
     """Write ``config.lock.json``, or check that the one there holds the same facts.
@@ -146,19 +169,41 @@ def read_lock(folder: Path) -> dict[str, Any]:
 
     Raises:
         CorruptError: no run here, or a damaged lock file.
+        MismatchError: the lock is of another version.
     """
     path = folder / "config.lock.json"
     try:
-        record = strict_loads(path.read_bytes(), max_bytes=1_000_000)
+        record = strict_loads(read_plain(path), max_bytes=1_000_000)
+        check_shape(record, _LOCK, "lock")
         facts: dict[str, Any] = record["facts"]
-        intact = record["format"] == FORMAT and record["version"] == VERSION and record["sha256"] == digest(facts)
+        intact = record["format"] == FORMAT and record["sha256"] == digest(facts)
     except FileNotFoundError as error:
         raise CorruptError(f"{folder} is not a run folder: it has no config.lock.json") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise CorruptError(f"{path} is damaged ({error}); run again with --fresh to start over") from error
     if not intact:
         raise CorruptError(f"{path} does not match its own digest; run again with --fresh to start over")
-    return _tidy(_LATER | facts)
+    if record["version"] != VERSION:
+        raise MismatchError(
+            f"{path} is of version {record['version']}, and this claspkit reads version {VERSION}: use the release "
+            "that made the run, or calibrate into another folder"
+        )
+    return _checked(path, _LATER | facts)
+
+
+def _checked(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a lock, if they are those of a run: what is asked of it here and later."""
+    try:
+        check_shape(facts, _FACTS, "facts")
+        odd = next((name for name in ("per_class", "block_size") if facts[name] < 1), None)
+        if odd is not None or not 0 <= facts["holdout"] <= 1:
+            raise ValueError(f"facts.{odd or 'holdout'} is {facts[odd or 'holdout']}")
+    except ValueError as error:
+        raise CorruptError(
+            f"{path} was locked with something that this claspkit does not know ({error}): use the release that made "
+            "the run, or run again with --fresh to start over"
+        ) from None
+    return _tidy(facts)
 
 
 def config_of(facts: dict[str, Any]) -> RunConfig:

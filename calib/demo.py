@@ -233,10 +233,7 @@ def _profile_words(name: str, asker: Asker) -> str:
 
 
 def _open(data: bytes) -> Image.Image:
-    picture = decode_image(data, "your file")
-    if picture.width * picture.height > MAX_PIXELS:
-        raise BadDataError(f"the picture has {picture.width} x {picture.height} pixels, {MAX_PIXELS} are allowed")
-    return picture
+    return decode_image(data, "your file", MAX_PIXELS)
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from claspkit.profiles.errors import MismatchError, UsageError
+from claspkit.profiles.errors import CorruptError, MismatchError, UsageError
 from claspkit.profiles.files import read_profile
-from claspkit.profiles.intents import open_taxonomy
 from claspkit.profiles.profile import ClassSpec, Profile
 from claspkit.profiles.taxonomy import Taxonomy
 from claspkit.router.backend_replay import ReplayBackend
@@ -22,7 +21,7 @@ from .command import command_of
 from .config import RunConfig, config_of, read_lock
 from .folder import RunFolder, read_samples
 from .ledger import HOLDOUT, SEARCH, Ledger
-from .own_files import kept_prototypes
+from .own_files import kept_prototypes, kept_taxonomy
 from .rejects import leave_out, read_rejects
 from .samples import Sample
 from .search import MIN_SAMPLES, ClassData
@@ -144,7 +143,7 @@ def read_finished(root: Path) -> FinishedRun:
 
 
 def _taxonomy(folder: RunFolder, profile: Profile) -> Taxonomy:
-    found = open_taxonomy(folder.taxonomy if folder.taxonomy.exists() else None)
+    found = kept_taxonomy(folder)
     if found.labels_digest != profile.read_taxonomy().labels_digest:
         raise MismatchError(
             f"the profile in {folder.profile} has other classes than {folder.taxonomy}, or this is absent"
@@ -164,6 +163,8 @@ def recorded_labels(
         taxonomy: their classes.
         overrides: let the rules overrule a teacher, as the run does; else what the labeller itself said.
     """
+    if folder.labels.exists() and not folder.labels.is_file():  # a pipe, say, that would be waited for
+        raise CorruptError(f"{folder.labels} is no plain file; put the label log back, or start over with --fresh")
     recorded = ReplayBackend(BackendOptions(answers=folder.labels, taxonomy=taxonomy))
     labelled = [sample for sample in samples if recorded.answer(sample.prompt) is not None]
     prompts = [sample.prompt for sample in labelled]

@@ -10,6 +10,7 @@ from typing import Any
 
 from claspkit.profiles.canonical import canonical_json, digest, strict_loads, write_atomic
 from claspkit.profiles.errors import CorruptError
+from claspkit.profiles.plain_files import read_plain
 
 from .samples import Sample
 from .sources import LoadResult, Quarantined
@@ -152,7 +153,7 @@ def read_samples(folder: RunFolder) -> LoadResult:
         CorruptError: the file does not match its digest or is no sample list.
     """
     try:
-        record: dict[str, Any] = strict_loads(folder.samples.read_bytes(), max_bytes=_MAX_LIST)
+        record: dict[str, Any] = strict_loads(read_plain(folder.samples), max_bytes=_MAX_LIST)
         body = record["body"]
         if record["sha256"] != digest(body):
             raise ValueError("it does not match its own digest")

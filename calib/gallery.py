@@ -10,6 +10,7 @@ from typing import Any
 
 from claspkit.profiles.canonical import canonical_json, digest, strict_loads, write_atomic
 from claspkit.profiles.errors import CorruptError
+from claspkit.profiles.plain_files import read_plain
 from claspkit.runtime.token_map import TokenMap, grid_view
 
 from .ledger import HOLDOUT, UNPRUNED, Ledger
@@ -157,7 +158,7 @@ def read_gallery(path: Path, profile_id: str) -> Gallery | None:
     if not path.exists():
         return None
     try:
-        record: dict[str, Any] = strict_loads(path.read_bytes(), max_bytes=_MAX_FILE)
+        record: dict[str, Any] = strict_loads(read_plain(path), max_bytes=_MAX_FILE)
         body = record["body"]
         if record["sha256"] != digest(body):
             raise ValueError("it does not match its own digest")

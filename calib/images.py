@@ -89,13 +89,14 @@ def checked_bytes(path: str, root: Path | str, sha256: str | None) -> bytes:
     return data
 
 
-def decode_image(data: bytes, name: str) -> Image.Image:
+def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture in the bytes of a file, as :func:`open_image` gives it; ``name`` stands for it in an error.
 
     Raises:
-        BadDataError: as of :func:`open_image`, but for what is about the path.
+        BadDataError: as of :func:`open_image`, but for what is about the path; or it has more than ``max_pixels``,
+            which its header says before anything is decoded.
     """
-    return _decode(data, name)[0]
+    return _decode(data, name, max_pixels)[0]
 
 
 def check_image(path: str, root: Path | str) -> StoredPicture:
@@ -205,8 +206,11 @@ def _read_all(handle: int, limit: int) -> bytes:
         return file.read(limit)
 
 
-def _decode(data: bytes, name: str) -> tuple[Image.Image, str]:
+def _decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, str]:
     with decoding(data, name, tuple(FORMATS)) as picture:
+        if picture.width * picture.height > max_pixels:
+            size = f"{picture.width} x {picture.height} pixels, {max_pixels} are allowed"
+            raise BadDataError(f"picture {shorten(name)}: it has {size}")
         # Many phones write MPO, a JPEG with a second one behind it; Pillow's JPEG reader finds out.
         return as_rgb(picture), FORMATS.get(str(picture.format), "jpg")
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from claspkit.profiles.canonical import write_atomic
+from claspkit.profiles.errors import CorruptError
 from claspkit.profiles.intents import open_taxonomy
+from claspkit.profiles.taxonomy import Taxonomy
 
 from .config import RunConfig
 from .folder import RunFolder
@@ -24,9 +26,20 @@ def kept_prototypes(folder: RunFolder) -> OwnSpace | None:
     """The prototypes that a run keeps a copy of; None where it has the built-in ones.
 
     Raises:
-        UsageError, BadDataError: the copy cannot be read, or is no such file.
+        UsageError, BadDataError, CorruptError: the copy cannot be read, or is no such file.
     """
-    return open_prototypes(folder.prototypes if folder.prototypes.exists() else None)
+    return open_prototypes(_kept(folder.prototypes))
+
+
+def kept_taxonomy(folder: RunFolder) -> Taxonomy:
+    """The taxonomy that a run keeps a copy of; the standard one where it has none. Errors as of kept_prototypes."""
+    return open_taxonomy(_kept(folder.taxonomy))
+
+
+def _kept(copy: Path) -> Path | None:
+    if copy.exists() and not copy.is_file():  # a pipe, say, that would be waited for
+        raise CorruptError(f"{copy} is no plain file; put the run's copy back, or start over with --fresh")
+    return copy if copy.exists() else None
 
 
 def read_own(config: RunConfig, folder: RunFolder, fresh: bool) -> dict[Path, bytes]:

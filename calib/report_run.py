@@ -7,7 +7,7 @@ from typing import Any
 
 from claspkit.cache.store import FeatureStore
 from claspkit.profiles.canonical import write_atomic
-from claspkit.profiles.errors import ClaspError, CorruptError
+from claspkit.profiles.errors import ClaspError, CorruptError, UsageError
 from claspkit.runtime.models import LoadedModel
 
 from .folder import RunFolder
@@ -73,7 +73,14 @@ def draw_and_report(folder: RunFolder, loaded: LoadedModel, store: FeatureStore,
 
 def _write(view: RunView) -> Path:
     assert view.summary is not None
-    write_atomic(view.folder.report, render_report(view.summary, collect(view)).encode())
+    data = render_report(view.summary, collect(view)).encode()
+    try:
+        write_atomic(view.folder.report, data)
+    except OSError as error:
+        raise UsageError(
+            f"{view.folder.report} cannot be written ({error.strerror}); report on a copy of the run in a folder where "
+            "you may write: cp -r"
+        ) from None
     return view.folder.report
 
 

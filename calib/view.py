@@ -10,7 +10,7 @@ from typing import Any
 
 from claspkit.profiles.canonical import strict_loads
 from claspkit.profiles.errors import CorruptError
-from claspkit.profiles.intents import open_taxonomy
+from claspkit.profiles.plain_files import read_plain
 from claspkit.profiles.taxonomy import Taxonomy
 from claspkit.router.labels import Label
 
@@ -19,11 +19,13 @@ from .config import RunConfig, config_of, read_lock
 from .finished import recorded_labels
 from .folder import RunFolder, read_samples
 from .ledger import Ledger
-from .own_files import kept_prototypes
+from .own_files import kept_prototypes, kept_taxonomy
 from .rejects import leave_out, read_rejects
 from .search import ClassData
+from .shapes import check_shape
 from .sources import LoadResult
 from .space import FurtherBudget, Space, make_space
+from .summary_shape import SUMMARY
 from .worker_ledgers import read_all
 
 _DEEPEST = 512  # vision layers among which the stock model's own is looked for
@@ -83,7 +85,7 @@ def read_view(root: Path) -> RunView:
     """
     folder, facts = RunFolder(root), read_lock(root)
     config = config_of(facts)
-    taxonomy = open_taxonomy(folder.taxonomy if folder.taxonomy.exists() else None)
+    taxonomy = kept_taxonomy(folder)
     data = read_samples(folder) if folder.samples.exists() else None
     recorded: Mapping[str, Label] = {}
     labels: Mapping[str, Label] = {}
@@ -116,10 +118,11 @@ def read_summary(folder: RunFolder) -> dict[str, Any]:
         CorruptError: summary.json is damaged.
     """
     try:
-        summary: dict[str, Any] = strict_loads(folder.summary.read_bytes(), max_bytes=MAX_SUMMARY)
+        summary: dict[str, Any] = strict_loads(read_plain(folder.summary), max_bytes=MAX_SUMMARY)
+        check_shape(summary, SUMMARY, "summary")
     except ValueError as error:
         raise CorruptError(
-            f"{folder.summary} is damaged ({error}); run the calibration again, it is quick now"
+            f"{folder.summary} is damaged, or of another version ({error}). Run the calibration again, it is quick now"
         ) from error
     return summary
 

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,9 +18,12 @@ from .errors import ResourceError, shorten
 
 MAX_INTEGER = 2**63
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# One string or one bracket. The closing quote is optional: an unterminated string is then one match, not one
+# One string or one mark. The closing quote is optional: an unterminated string is then one match, not one
 # attempt per quote inside it, and the scan stays linear.
-_STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
+_STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
+_STRING_OR_BRACKET = re.compile(_STRING + r"|[\[\]{}]", re.DOTALL)
+_STRING_OR_MARK = re.compile(_STRING + r"|[\[\]{},]", re.DOTALL)
+_MARKS_OF_A_VALUE = 4  # its key, the string or the two brackets that it is, and the comma behind it
 
 
 def canonical_json(obj: Any) -> bytes:
@@ -56,12 +60,12 @@ def digest(obj: Any) -> str:
     return sha256_hex(canonical_json(obj))
 
 
-def strict_loads(data: bytes, *, max_bytes: int, max_depth: int = 32) -> Any:
+def strict_loads(data: bytes, *, max_bytes: int, max_depth: int = 32, max_values: int | None = None) -> Any:
     """Parse JSON that may be hostile.
 
-    Refused: more than ``max_bytes`` bytes, other than UTF-8, nesting deeper than ``max_depth``, a key twice
-    in one object, NaN and infinities (``1e999`` too), integers beyond +-2**63, lone surrogates, anything
-    after the value.
+    Refused: more than ``max_bytes`` bytes, other than UTF-8, nesting deeper than ``max_depth``, more than
+    ``max_values`` values (None: any number), a key twice in one object, NaN and infinities (``1e999`` too),
+    integers beyond +-2**63, lone surrogates, anything after the value.
 
     Raises:
         ValueError: with a reason in plain words.
@@ -74,7 +78,7 @@ def strict_loads(data: bytes, *, max_bytes: int, max_depth: int = 32) -> Any:
         raise ValueError(f"not UTF-8 at byte {error.start}") from None
     if text.startswith("\ufeff"):
         raise ValueError("starts with a byte order mark; save it as plain UTF-8")
-    _check_depth(text, max_depth)
+    _check_depth(text, max_depth, max_values)
     try:
         value = json.loads(
             text,
@@ -93,23 +97,30 @@ def strict_loads(data: bytes, *, max_bytes: int, max_depth: int = 32) -> Any:
     return value
 
 
-def _check_depth(text: str, max_depth: int) -> None:
-    depth = 0
-    for match in _STRING_OR_BRACKET.finditer(text):
+def _check_depth(text: str, max_depth: int, max_values: int | None) -> None:
+    """Refuse what would take long before it is parsed; of values, commas and opening brackets are counted."""
+    depth, values, most = 0, 1, len(text) + 1 if max_values is None else max_values
+    scan = _STRING_OR_BRACKET if max_values is None else _STRING_OR_MARK
+    for count, match in enumerate(scan.finditer(text), 1):
         first = text[match.start()]
         if first in "[{":
             depth += 1
+            values += 1
             if depth > max_depth:
                 raise ValueError(f"nested deeper than the {max_depth} levels allowed")
         elif first in "]}":
             depth -= 1
+        elif first == ",":
+            values += 1
+        if values > most or count > _MARKS_OF_A_VALUE * most:
+            raise ValueError(f"more than the {max_values} values allowed")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key, count in counts.items() if count > 1)
         raise ValueError(f"the key {shorten(twice)} appears twice in one object")
     return found
 

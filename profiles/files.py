@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .canonical import sha256_hex, write_atomic
 from .embedded import CONFIG, CONFIG_NAME, MAX_CONFIG, embedded_profile, has_profile
-from .errors import MismatchError, ProfileError, UsageError, field_diff
+from .errors import MismatchError, ProfileError, UsageError, field_diff, shorten
 from .profile import MAX_BYTES, SCHEMA_VERSION, ModelSpec, Profile, RouterSpec, parse_profile
 
 FILE_NAME = "profile.json"
@@ -23,10 +23,11 @@ def profile_path(path: Path | str) -> Path:
     In a model's folder without one it is ``config.json``, if a profile is embedded there.
     """
     path = Path(path)
-    if not path.is_dir():
+    if not os.path.isdir(path):  # of os.path, here and below: pathlib raises where a folder may not be looked into
         return path
     config = path / CONFIG_NAME
-    if not (path / FILE_NAME).exists() and config.is_file() and has_profile(_read_bounded(config, MAX_CONFIG, CONFIG)):
+    embedded = not os.path.exists(path / FILE_NAME) and os.path.isfile(config)
+    if embedded and has_profile(_read_bounded(config, MAX_CONFIG, CONFIG)):
         return config
     return path / FILE_NAME
 
@@ -81,9 +82,9 @@ def read_router_file(router: RouterSpec, folder: Path | str) -> bytes:
         raise UsageError(f"a router of kind {router.kind!r} has no file")
     folder = Path(folder)
     path = folder / router.file
-    if path.resolve().parent != folder.resolve():
+    if os.path.dirname(os.path.realpath(path)) != os.path.realpath(folder):
         raise ProfileError("router.file", f"{router.file!r} leads out of the profile's folder")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ProfileError("router.file", f"{router.file!r} is not in {folder}; copy it beside the profile")
     data = _read_bounded(path, MAX_ROUTER_BYTES, "router.file")
     if sha256_hex(data) != router.sha256:
@@ -126,6 +127,8 @@ def _read_bounded(path: Path, limit: int, field: str) -> bytes:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         raise UsageError(f"cannot read the profile at {path}: {error.strerror}") from None
+    except ValueError as error:  # a NUL in the path
+        raise UsageError(f"cannot read the profile at {shorten(str(path))}: {error}") from None
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise ProfileError(field, f"{path} is no regular file")

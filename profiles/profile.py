@@ -35,10 +35,15 @@ from .profile_intents import IntentSpec, check_intents, specs_taxonomy
 from .taxonomy import MAX_CLASSES, Taxonomy
 
 MAX_BYTES = 2**20
+MAX_VALUES = 2**15
+"""JSON values in a profile, what is inside ``extensions`` included: so many are read in well under 100 ms."""
+MAX_ENTRIES = 256
+"""Of any list or object of a profile outside ``extensions``; the longest that the fields below allow."""
 SCHEMA_VERSION = "1.3"
 PLAIN_VERSION = "1.2"  # of a profile that uses nothing of 1.3: its content and id are those of the release before
 LAYER_CONVENTION = "hidden_states, 0 = embeddings"
 WEIGHT_TOLERANCE = 1e-6
+_NAME_SHOWN = 80
 
 
 class StageSpec(Spec):
@@ -82,7 +87,7 @@ class BudgetSpec(Spec):
     """
 
     nominal: Tokens
-    stages: Annotated[tuple[StageSpec, ...], Field(min_length=1, max_length=MAX_STAGES)]
+    stages: Annotated[tuple[StageSpec, ...], Field(min_length=1, max_length=MAX_STAGES, fail_fast=True)]
     schedule: Name
     mean_tokens_leaving: Annotated[float, Field(ge=0.0, le=2.0**20)]
     mean_tokens_entering: Annotated[float, Field(ge=0.0, le=2.0**20)]
@@ -147,10 +152,10 @@ class ClassSpec(Spec):
 
     intent: IntentId
     prototype: Name
-    layers: Annotated[tuple[Layer, ...], Field(min_length=1, max_length=64)]
-    scores: Annotated[tuple[Score, ...], Field(min_length=1, max_length=64)]
+    layers: Annotated[tuple[Layer, ...], Field(min_length=1, max_length=64, fail_fast=True)]
+    scores: Annotated[tuple[Score, ...], Field(min_length=1, max_length=64, fail_fast=True)]
     tau: Annotated[float, Field(gt=0.0, le=1e4)]
-    weights: Annotated[tuple[Unit, ...], Field(min_length=1, max_length=64)]
+    weights: Annotated[tuple[Unit, ...], Field(min_length=1, max_length=64, fail_fast=True)]
     rho: Unit
     decision: Literal["searched", "kept_default"]
     reason: Text
@@ -162,7 +167,7 @@ class ClassSpec(Spec):
     ci_low: Signed | None
     ci_high: Signed | None
     p_value: Unit | None
-    stages: Annotated[tuple[StageSpec, ...], Field(min_length=1, max_length=MAX_STAGES)] | None = None
+    stages: Annotated[tuple[StageSpec, ...], Field(min_length=1, max_length=MAX_STAGES, fail_fast=True)] | None = None
 
 
 class DatasetSpec(Spec):
@@ -177,9 +182,9 @@ class DatasetSpec(Spec):
 class CalibrationSpec(Spec):
     """Where the numbers come from: ``label_sources`` counts labels, ``environment`` names versions."""
 
-    datasets: Annotated[tuple[DatasetSpec, ...], Field(max_length=256)]
+    datasets: Annotated[tuple[DatasetSpec, ...], Field(max_length=256, fail_fast=True)]
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)]
-    scorers: Annotated[tuple[ScorerName, ...], Field(max_length=64)]
+    scorers: Annotated[tuple[ScorerName, ...], Field(max_length=64, fail_fast=True)]
     label_sources: Annotated[dict[Name, Count], Field(max_length=256)]
     environment: Annotated[dict[Name, Text], Field(max_length=256)]
     ledger_sha256: Sha256
@@ -201,10 +206,12 @@ class ProfileBody(Spec):
     router: RouterSpec
     budget: BudgetSpec
     selection: SelectionSpec
-    classes: Annotated[tuple[ClassSpec, ...], Field(min_length=2, max_length=MAX_CLASSES)]
+    classes: Annotated[tuple[ClassSpec, ...], Field(min_length=2, max_length=MAX_CLASSES, fail_fast=True)]
     calibration: CalibrationSpec
     extensions: Annotated[dict[Name, JsonValue], Field(max_length=64)]
-    intents: Annotated[tuple[IntentSpec, ...], Field(min_length=2, max_length=MAX_CLASSES)] | None = None
+    intents: Annotated[tuple[IntentSpec, ...], Field(min_length=2, max_length=MAX_CLASSES, fail_fast=True)] | None = (
+        None
+    )
 
     @model_validator(mode="after")
     def _check_against_each_other(self) -> Self:
@@ -303,11 +310,12 @@ def parse_profile(data: bytes) -> Profile:
 
 def _validate(kind: type[_Body], data: bytes) -> _Body:
     try:
-        parsed = strict_loads(data, max_bytes=MAX_BYTES)
+        parsed = strict_loads(data, max_bytes=MAX_BYTES, max_values=MAX_VALUES)
     except ValueError as error:
         raise ProfileError("(file)", str(error)) from None
     if not isinstance(parsed, dict):
         raise ProfileError("(file)", f"a profile is a JSON object, this is {shorten(parsed)}")
+    _check_entries(parsed)
     try:
         # From text and not from ``parsed``: only there does strict mode take an array for a tuple.
         return kind.model_validate_json(data)
@@ -315,12 +323,34 @@ def _validate(kind: type[_Body], data: bytes) -> _Body:
         raise _first_problem(error) from None
 
 
+def _check_entries(parsed: Mapping[str, Any]) -> None:
+    """Refuse lists and objects that are longer than any may be, before every entry of them is an error of its own."""
+    waiting: list[tuple[str, Any]] = [("", {name: item for name, item in parsed.items() if name != "extensions"})]
+    while waiting:
+        field, value = waiting.pop()
+        if len(value) > MAX_ENTRIES:
+            raise ProfileError(field or "(file)", f"{len(value)} entries, at most {MAX_ENTRIES} are allowed")
+        if isinstance(value, list):
+            inner = [(f"{field}[{index}]", item) for index, item in enumerate(value)]
+        else:
+            inner = [(f"{field}.{_shown(name)}".lstrip("."), item) for name, item in value.items()]
+        waiting += [(name, item) for name, item in reversed(inner) if isinstance(item, list | dict)]
+
+
+def _shown(name: str) -> str:
+    """A field's name from outside, as it may stand in a message."""
+    shown = repr(name[:_NAME_SHOWN])[1:-1]
+    return shown if len(name) <= _NAME_SHOWN else f"{shown}..."
+
+
 def _first_problem(error: ValidationError) -> ProfileError:
     problems = error.errors(include_url=False)
     first = problems[0]
     field = ""
     for part in first["loc"]:
-        field += f"[{part}]" if isinstance(part, int) else f".{shorten(part)[1:-1]}"
+        # Of a name that is not allowed itself, the last part is "[key]": the message says what is wrong with it.
+        if part != "[key]" or part is not first["loc"][-1]:
+            field += f"[{part}]" if isinstance(part, int) else f".{_shown(part)}"
     more = f" ({len(problems) - 1} more fields are wrong)" if len(problems) > 1 else ""
     got = "" if first["type"] in {"missing", "extra_forbidden"} else f", got {shorten(first['input'])}"
     return ProfileError(field.lstrip(".") or "(file)", f"{first['msg']}{got}{more}")

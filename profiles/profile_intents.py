@@ -27,7 +27,7 @@ class IntentSpec(Spec):
 
     id: IntentId
     name: ShownName
-    fine: Annotated[tuple[IntentId, ...], Field(min_length=1, max_length=MAX_FINE)]
+    fine: Annotated[tuple[IntentId, ...], Field(min_length=1, max_length=MAX_FINE, fail_fast=True)]
 
 
 def intent_specs(taxonomy: Taxonomy) -> tuple[IntentSpec, ...] | None:

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from typing import Any
 
 from .canonical import canonical_json, disk_error, fsync_folder, strict_loads
 from .errors import CorruptError, ResourceError, UsageError
+from .plain_files import read_plain, unreadable
 
 MAX_LINE = 64 * 2**20
 _PREFIX = 9  # 8 digits and a space
@@ -74,11 +76,12 @@ def read_records(path: Path | str) -> list[Record]:
 
     Raises:
         UsageError: there is no such file.
-        CorruptError: a bad line that is not the last; names file and line number.
+        CorruptError: a bad line that is not the last, names file and line number; or no plain file.
+        ResourceError: the system does not let it be read.
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        data = read_plain(path)
     except FileNotFoundError:
         raise UsageError(f"there is no record log at {path}") from None
     return _decode_all(data, path)[0]
@@ -97,7 +100,7 @@ class RecordLog:
 
     Raises:
         ResourceError: another process has the log open, or the disk is full.
-        CorruptError: a bad line that is not the last.
+        CorruptError: a bad line that is not the last, or no plain file.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -106,10 +109,10 @@ class RecordLog:
         self._file: int | None = None
         try:
             existed = self.path.exists()
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._file = _open_plain(self.path)
             if not existed:
                 fsync_folder(self.path.parent)
-            data = self.path.read_bytes()
+            data = read_plain(self.path)
             self.found, self._size = _decode_all(data, self.path)
             self.dropped = len(data) - self._size
             if self.dropped:
@@ -183,6 +186,21 @@ def hold_lock(path: Path | str) -> Iterator[None]:
     finally:
         if handle is not None:
             os.close(handle)
+
+
+def _open_plain(path: Path) -> int:
+    """Open for reading and writing, made if need be; CorruptError where something else than a file stands."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        known = unreadable(error, path)
+        if isinstance(known, CorruptError):
+            raise known from None
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise CorruptError(f"{path} is no plain file; move it away and run the same command again")
+    return handle
 
 
 def _write_all(file: int, data: bytes, offset: int) -> None:

@@ -130,12 +130,15 @@ def test_a_missing_shard_is_damage_and_a_missing_folder_is_not(tmp_path: Path) -
 def test_a_manifest_that_cannot_be_read_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither for readers nor for writers."""
     fill(tmp_path, range(2))
+    opens = os.open
 
-    def refuse(*_: Any) -> bytes:
-        raise PermissionError(errno.EACCES, "Permission denied")
+    def refuse(path: Any, flags: int, *more: Any, **named: Any) -> int:
+        if str(path).endswith("manifest.jsonl") and not flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opens(path, flags, *more, **named)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(ResourceError, match=r"manifest\.jsonl could not be read: Permission denied"):
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(ResourceError, match=r"manifest\.jsonl cannot be read: Permission denied"):
         FeatureStore.open(tmp_path)
     with pytest.raises(ResourceError, match="Permission denied"):
         FeatureStore.open(tmp_path, write=True)
