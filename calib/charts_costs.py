@@ -36,7 +36,8 @@ def costs_chart(costs: RunCosts) -> str:
     for name, start, end, kind in steps:
         low, high = sorted((start, end))
         sign = ("−" if end >= start else "+") if kind == "saved" else ""
-        parts.append(_bar(y, name, low / top, high / top, kind, sign + flops(high - low)))
+        told = sign + flops(high - low) if high > low else "0"
+        parts.append(_bar(y, name, low / top, high / top, kind, told))
         y += _ROW
     parts.append(f'<text class="tick" x="12" y="{y + 18}">pictures through the vision encoder</text>')
     y += 26

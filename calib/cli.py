@@ -101,7 +101,8 @@ def _exit(application: typer.Typer, arguments: Sequence[str] | None) -> NoReturn
         console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except TyperException as error:
-        console.print(f"error: {error.format_message()} (--help shows what there is)", markup=False, soft_wrap=True)
+        if told := error.format_message():  # empty where the help was shown in place of an error
+            console.print(f"error: {told} (--help shows what there is)", markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED

@@ -178,7 +178,8 @@ def read_lock(folder: Path) -> dict[str, Any]:
         facts: dict[str, Any] = record["facts"]
         intact = record["format"] == FORMAT and record["sha256"] == digest(facts)
     except FileNotFoundError as error:
-        raise CorruptError(f"{folder} is not a run folder: it has no config.lock.json") from error
+        what = "it has no config.lock.json" if folder.is_dir() else "there is no such folder"
+        raise CorruptError(f"{folder} is not a run folder: {what}") from error
     except ValueError as error:
         raise CorruptError(f"{path} is damaged ({error}); run again with --fresh to start over") from error
     if not intact:

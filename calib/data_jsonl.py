@@ -31,12 +31,12 @@ class JsonlSource(DataSource):
         self._path = Path(options.data or "")
         self._image_root = options.sample_root
         self._options = options
+        if not self._path.is_file():
+            raise BadDataError(f"--data {self._path}: there is no such file")
 
     def load(self, limits: Limits | None = None, progress: Progress | None = None) -> LoadResult:
         """Read the file; see :meth:`DataSource.load`. Every picture is decoded once."""
         limits = limits or self._options.limits
-        if not self._path.is_file():
-            raise BadDataError(f"--data {self._path}: there is no such file")
         if self._path.stat().st_size == 0:
             raise BadDataError(f"--data {self._path}: the file is empty")
         if not self._image_root.is_dir():

@@ -79,6 +79,7 @@ class ParquetSource(DataSource):
     def __init__(self, options: SourceOptions) -> None:
         self._path = Path(options.data or "")
         self._options = options
+        self._files()  # all there, or an error at once
 
     def load(self, limits: Limits | None = None, progress: Progress | None = None) -> LoadResult:
         """Read the rows; see :meth:`DataSource.load`. Pictures are written into the materialise folder."""

@@ -24,7 +24,8 @@ p{margin:.25rem 0}
 .soft{color:var(--soft)}.small{font-size:.9rem}
 main{display:grid;gap:1.5rem;grid-template-columns:minmax(0,1fr)}
 @media (min-width:60rem){main{grid-template-columns:22rem minmax(0,1fr)}form{position:sticky;top:1rem;align-self:start;
- max-height:calc(100vh - 2rem);overflow-y:auto}}
+ max-height:calc(100vh - 2rem);overflow-y:auto;scroll-padding-bottom:6rem}
+ .send{position:sticky;bottom:0;background:var(--paper);padding-top:.5rem}form #preview{max-height:8rem}}
 fieldset{border:1px solid var(--line);border-radius:.5rem;margin:0 0 1rem;padding:.5rem .75rem .75rem;min-width:0}
 legend{font-weight:600;padding:0 .25rem}
 .examples{display:grid;grid-template-columns:repeat(3,minmax(0,1fr));gap:.5rem;margin-bottom:.5rem}
@@ -100,8 +101,8 @@ Everything stays on this machine.</p>
 <select id="intent"></select>
 <label class="check"><input type="checkbox" id="compare" checked> also answer with all tokens</label>
 </fieldset>
-<button id="ask">Ask</button>
-<p id="status" role="status"></p>
+<div class="send"><button id="ask">Ask</button>
+<p id="status" role="status"></p></div>
 </form>
 <section aria-label="Answers" id="answers" aria-live="polite">
 <p class="soft" id="empty">Answers appear here, the newest first.</p>

@@ -55,18 +55,17 @@ def _rung(rung: dict[str, Any], default: str, console: Console, full: bool) -> N
 def _margin(each: dict[str, Any]) -> str:
     if each["behind"] is None:
         return "-"
-    return f"{points(each['behind'])} +- {100 * each['error']:.1f}"
+    return f"{points(each['behind'])} +- {100 * each['error']:4.1f}"
 
 
 def _standings(candidates: Sequence[dict[str, Any]], console: Console, full: bool) -> None:
     shown = candidates if full else candidates[: 2 * CLOSEST]
     if shown:
-        _say(console, "  by samples scored:")
+        _say(console, "  by samples scored; score, then difference to the default [95 % interval]:")
     for each in shown:
         lead = "-" if each["ci_low"] is None else f"[{points(each['ci_low'])}, {points(each['ci_high'])}]"
         score = f"{percent(each['score'])} % on {each['samples']}"
-        to_default = f"{points(each['difference'])} {lead} to the default"
-        _say(console, f"    {clean(each['candidate']):<24} {score:>16}  {to_default}")
+        _say(console, f"    {clean(each['candidate']):<24} {score:>16}  {points(each['difference']):>6} {lead}")
     if len(candidates) > len(shown):
         _say(console, f"    ... {len(candidates) - len(shown)} more (--class, --candidate)")
 

@@ -239,6 +239,8 @@ class Pipeline:
             "stages_used": _pairs(budgets[0]),
             **({"budgets_used": [[one.nominal, _pairs(one)] for one in budgets]} if len(budgets) > 1 else {}),
         }
+        if not self.folder.samples.exists():  # a mistyped --data must not leave a folder locked to it
+            open_source(source_options(config, self.folder))
         lock(self.folder.root, facts)
         return loaded, budgets, budget_spaces(space, budgets)
 

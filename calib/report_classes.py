@@ -30,7 +30,9 @@ def classes_part(summary: Summary, _: Found | None) -> str:
     body = "".join(_class_row(row) for row in summary["classes"])
     return (
         '<div class="scroll" role="region" tabindex="0" aria-label="Result per class, table"><table class="classes">'
-        "<caption><span>Scores are means on the holdout, in percent; differences in points.</span></caption>"
+        "<caption><span>Scores are means on the holdout, in percent; differences in points. A candidate's name is "
+        "prototype/rho: which vision layers are fused, and the share of the kept tokens that are attention pivots."
+        "</span></caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{figure}"
         '<p class="note">The difference is the tested candidate minus the default on the same holdout samples, with a '
         "two-sided 95&nbsp;% interval of its own; Holm p is one-sided and corrected over all classes tested, and it "
@@ -99,6 +101,8 @@ def curves_part(summary: Summary, found: Found | None) -> str:
 
 def _curve_figure(row: dict[str, Any], styles: Mapping[str, int], default: str, found: Found | None) -> str:
     told = "" if row["tested"] is None else f"Tested: {row['tested']}."
+    if row["tested"] == default:
+        told = "The default was the best on the search split."
     if row["difference"] is not None:
         told += f" Holdout difference {interval(row)} points, Holm p {_p_value(row['p_holm'])}."
     shown = _OUTCOMES.get(outcome(row), _UNSEARCHED)

@@ -40,7 +40,8 @@ def race_part(summary: Mapping[str, Any], found: Found | None) -> str:
         if found is None or found.space is None or search is None or not search.rungs:
             continue
         last = search.rungs[-1]
-        told = f"{len(search.rungs)} rungs, the last on {last.samples} of {row['n_search']} search samples."
+        rungs = "1 rung" if len(search.rungs) == 1 else f"{len(search.rungs)} rungs"
+        told = f"{rungs}, the last on {last.samples} of {row['n_search']} search samples."
         chart = race_chart(row["intent"], row["name"], search.rungs, found.space)
         figures.append(f"<figure><h3>{esc(row['name'])}</h3><figcaption>{esc(told)}</figcaption>{chart}</figure>")
     if not figures:

@@ -44,14 +44,14 @@ class SourceOptions:
     """What the user asked for.
 
     Attributes:
-        data: `--data`: a .jsonl or .parquet file, a folder of .parquet files, a data set id, "mini",
-        "mixture", or
+        data: `--data`: a .jsonl or .parquet file, a folder of .parquet files, a data set id, "mini", "mixture", or
             None for the model's default.
         model_name: `--model`; decides what None means.
         materialise: folder that pictures without a file of their own are written into.
-        image_root: folder that picture paths are relative to and may not leave; None for the data file's
-        folder. per_class: samples wanted per intent. seed: of the generator. max_rows: usable rows to read
-        per data set, at most; None for all of a file, a multiple of ``per_class``
+        image_root: folder that picture paths are relative to and may not leave; None for the data file's folder.
+        per_class: samples wanted per intent.
+        seed: of the generator.
+        max_rows: usable rows to read per data set, at most; None for all of a file, a multiple of ``per_class``
             of a data set on the hub.
         columns: column names by role (COLUMN_ROLES) where they are not found by themselves.
         scorer: name@version for rows that name none; None for the default of the data set.

@@ -206,6 +206,7 @@ def print_summary(
         console,
         "Scores: holdout, percent. Difference: the best candidate of the search minus the default, in points.",
     )
+    _say(console, "Config: prototype/rho, the vision layers fused and the share of attention pivots among the kept.")
     for line in _remarks(summary):
         _say(console, line)
     if told := pooled_words(summary):
@@ -259,6 +260,11 @@ def _remarks(summary: dict[str, Any]) -> list[str]:
         remarks.append(f"{odd}.")
     if any(outcome(row) == KEPT and row["difference"] is not None for row in rows):
         remarks.append("A kept class may still hide a small gain: a higher --per-class narrows the intervals.")
+    if any(outcome(row) == KEPT and (row["ci_low"] or 0) > 0 for row in rows):
+        remarks.append(
+            "An interval above 0 is not enough for a class to change: its p, corrected for all classes tested (Holm), "
+            "has to be below 0.05."
+        )
     if summary["quarantine"]:
         count = len(summary["quarantine"])
         remarks.append(f"{count} row{'s' if count > 1 else ''} of data left out; the report has the reasons.")

@@ -126,7 +126,9 @@ def _read_bounded(path: Path, limit: int, field: str) -> bytes:
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
-        raise UsageError(f"cannot read the profile at {path}: {error.strerror}") from None
+        inside = path.parent / "profile" / path.name  # where a run folder has its profile
+        hint = f"; a run's profile is a folder in it: {inside.parent}" if inside.is_file() else ""
+        raise UsageError(f"cannot read the profile at {path}: {error.strerror}{hint}") from None
     except ValueError as error:  # a NUL in the path
         raise UsageError(f"cannot read the profile at {shorten(str(path))}: {error}") from None
     with os.fdopen(handle, "rb") as file:

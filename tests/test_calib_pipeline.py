@@ -260,6 +260,9 @@ def test_run_refuses_what_does_not_fit(
     assert exit_code(["run", *profile, "--image", str(tmp_path / "none.jpg"), *asked]) == 3
     assert exit_code(["run", "--profile", str(tmp_path / "no"), *image, *asked]) == 2
     assert exit_code(["run", *profile, *image, *asked, "--intent", "poetry"]) == 2
+    capsys.readouterr()
+    assert exit_code(["run", "--profile", str(finished), *image, *asked]) == 2
+    assert f"is a folder in it: {finished / 'profile'}" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
@@ -287,6 +290,21 @@ def test_wrong_options_say_what_is_allowed(
     out = ["--per-class", "24", "--out", str(tmp_path / "run")]
     assert exit_code([*options, *out], calibrate_main) == code
     assert text in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("name", ["absent.jsonl", "absent.parquet", "absent"])
+def test_a_mistyped_data_set_leaves_the_folder_to_the_right_one(name: str, tmp_path: Path) -> None:
+    """Nothing is locked to it, so the command with the right name is not refused."""
+    out = ["--model", "mini", "--per-class", "24", "--out", str(tmp_path / "run")]
+    assert exit_code([*out, "--data", str(tmp_path / name)], calibrate_main) == 3
+    assert not (tmp_path / "run" / "config.lock.json").exists()
+
+
+def test_no_command_shows_the_help_and_no_empty_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code([]) == 2
+    shown = capsys.readouterr()
+    assert "calibrate" in shown.out
+    assert shown.err == ""
 
 
 def test_what_cannot_be_calibrated_is_refused_before_any_work(tmp_path: Path) -> None:

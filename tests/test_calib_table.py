@@ -264,6 +264,12 @@ def test_remarks_name_what_limits_the_result() -> None:
     assert "left out" not in printed(make_summary(quarantine=[]), 100)
 
 
+@pytest.mark.parametrize(("low", "told"), [(0.01, True), (0.0, False), (-0.01, False)])
+def test_a_kept_class_with_its_interval_above_zero_is_explained(low: float, told: bool) -> None:
+    row = class_row(1) | {"decision": "kept_default", "difference": 0.1, "ci_low": low, "ci_high": 0.2}
+    assert ("corrected for all classes tested (Holm)" in printed(make_summary(classes=[row]), 200)) is told
+
+
 def test_the_router_is_named_unless_the_run_is_older() -> None:
     """With its agreement, or that there was nothing to compare with."""
     summary = make_summary()
