@@ -79,7 +79,7 @@ def paper(
 
       claspkit paper 10 --model mini --profile runs/mini/profile --only gqa --data gqa=mini --max-rows 90
     """
-    given = {"--model": model, "--data": data, "--only": only}
+    given = {"--model": model, "--data": data, "--only": only, "--max-rows": max_rows, "--out": out}
     if number is None:
         _refuse({"--profile": profile, **given}, "a table")
         _list(as_json)

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryFile
 from typing import Any, Final
 
 from claspkit.profiles.canonical import digest, write_atomic
@@ -24,9 +25,8 @@ from claspkit.runtime.models import LoadedModel
 from .evaluate_answers import Answerer
 from .evaluate_data import Rows
 from .evaluate_log import AnswerLog, Said, batch_key
-from .evaluate_measures import ACCURACY, TOTAL, Tally, interval, right_answer, tally
+from .evaluate_measures import TOTAL, Tally, interval, mean_of_all, right_answer, tally
 from .evaluate_ways import Way
-from .evidence import compare
 from .ledger import UNPRUNED
 from .metrics import yes_no_measures
 from .progress import Reporter
@@ -112,7 +112,7 @@ def evaluate(
         "ways": [way.facts() for way in ways],
         "data": sets,
         "average": [
-            {"name": way.name, "retained": _average([one["ways"][place]["retained"] for one in sets])}
+            {"name": way.name, "retained": mean_of_all([one["ways"][place]["retained"] for one in sets])}
             for place, way in enumerate(ways)
         ],
         "digest": digest([[way.key, [one.to_list() for one in of.said[way.name]]] for of in answers for way in ways]),
@@ -141,11 +141,15 @@ def check_finite(found: Mapping[str, Any]) -> None:
 
 
 def make_folder(out: Path) -> None:
-    """Make the folder of an evaluation; UsageError where that cannot be."""
+    """Make the folder of an evaluation; UsageError where that cannot be, or no file can be made in it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
     except OSError as error:
-        raise UsageError(f"--out {out} cannot be made ({error.strerror}); give a folder that can be") from None
+        raise UsageError(
+            f"--out {out} cannot be made or written ({error.strerror}); give a folder that can be"
+        ) from None
 
 
 def _answers(
@@ -161,11 +165,12 @@ def _answers(
             said: dict[str, list[Said]] = {way.name: [] for way in ways}
             for start in range(0, len(rows.samples), setting.batch_size):
                 batch = rows.samples[start : start + setting.batch_size]
-                keys = {way.name: batch_key(key, way.key, [sample.uid for sample in batch]) for way in ways}
+                uids = [sample.uid for sample in batch]
+                classes = {origin: found[start : start + len(batch)] for origin, found in intents.items()}
+                keys = {way.name: batch_key(key, way.key, uids, classes[way.origin]) for way in ways}
                 lacking = [way for way in ways if log.get(keys[way.name], len(batch)) is None]
                 if lacking:
-                    asked = [(way, intents[way.origin][start : start + len(batch)]) for way in lacking]
-                    new = answerer.ask(batch, rows.root, asked)
+                    new = answerer.ask(batch, rows.root, [(way, classes[way.origin]) for way in lacking])
                     log.put({keys[way.name]: mine for way, mine in zip(lacking, new, strict=True)})
                 for way in ways:
                     said[way.name] += log.get(keys[way.name], len(batch)) or []
@@ -237,7 +242,7 @@ def _way(
         "name": way.name,
         "score": None if mine is None else mine.score,
         "not_finite": sum(one.text is None for one in said),
-        "tokens": fmean(one.tokens for one in said),
+        "tokens": fmean(tokens) if (tokens := [one.tokens for one in said if one.text is not None]) else None,
         "same_answers": fmean(one.text == other.text for one, other in zip(said, unpruned, strict=True)),
         "difference": None,
         "ci_low": None,
@@ -250,14 +255,8 @@ def _way(
         return entry
     entry["retained"] = mine.score / base.score if base.score else None
     if way.profile is not None:
-        entry["difference"] = mine.score - base.score
-        if rows.measure == ACCURACY:
-            scores, others = (_scores(samples, each) for each in (said, unpruned))
-            found = compare(scores, others, [sample.image_sha256 for sample in samples], SEED)
-            entry |= {"ci_low": found.ci_low, "ci_high": found.ci_high}
-        else:
-            low, high = interval(mine, base, SEED)
-            entry |= {"ci_low": low, "ci_high": high}
+        low, high = interval(mine, base, SEED) or (None, None)
+        entry |= {"difference": mine.score - base.score, "ci_low": low, "ci_high": high}
     return entry
 
 
@@ -288,9 +287,3 @@ def _by_category(rows: Rows, samples: Sequence[Sample], texts: Sequence[str]) ->
         if category := rows.marks.get(sample.uid, Mark()).category:
             found.setdefault(category, []).append(score_answer(sample, text))
     return {category: fmean(scores) for category, scores in found.items()}
-
-
-def _average(shares: Sequence[float | None]) -> float | None:
-    """The mean of the retained shares, as the paper averages; None where one is missing."""
-    known = [share for share in shares if share is not None]
-    return fmean(known) if known and len(known) == len(shares) else None

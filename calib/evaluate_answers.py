@@ -38,7 +38,7 @@ class Answerer:
     ) -> list[list[Said]]:
         """Answer one batch in several ways.
 
-        A picture or row that cannot be used is refused alone. Ways that prune the batch alike are asked once.
+        A row whose picture the processor refuses is refused alone. Ways that prune the batch alike are asked once.
 
         Args:
             samples: the rows.
@@ -49,7 +49,7 @@ class Answerer:
             one list per way, in the order of the rows.
 
         Raises:
-            ResourceError: a picture cannot be read now, or the device's memory is too small.
+            ResourceError: a picture cannot be read any more, or the device's memory is too small.
         """
         rows: list[Image.Image | str] = [_open(sample, root) for sample in samples]
         inputs = self._inputs(samples, rows)
@@ -138,12 +138,14 @@ class Answerer:
         ]
 
 
-def _open(sample: Sample, root: Path) -> Image.Image | str:
-    """The picture, or why there is none."""
+def _open(sample: Sample, root: Path) -> Image.Image:
+    """The picture, which was whole when the rows were read."""
     try:
         return open_image(sample.image, root, sample.image_sha256)
     except BadDataError as error:
-        return str(error)
+        raise ResourceError(
+            f"{error} It changed after the rows were read; run the same command again, which reads them anew"
+        ) from None
 
 
 class _Finite(LogitsProcessor):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from claspkit.profiles.errors import UsageError
+from claspkit.profiles.errors import BadDataError, UsageError
 from claspkit.profiles.profile import Profile
 
 from .data_hub import HubSource
@@ -96,8 +96,11 @@ def read_rows(
         raise UsageError(f"--data {twice[0]} is given more than once")
     options = [_options(name, model, out, image_root, max_rows, seed) for name in data]
     for each in options:
-        if source_name(each) == "mixture":
+        kind = source_name(each)
+        if kind == "mixture":
             raise UsageError("--data mixture is what calibrations draw from; name the data sets to evaluate on")
+        if kind in ("jsonl", "parquet") and not Path(each.data or "").exists():  # said before others are read
+            raise BadDataError(f"--data {each.data}: there is no such file")
     sources = [open_source(each) for each in options]
     located = find_all([source.dataset for source in sources if isinstance(source, HubSource)])
     found = []

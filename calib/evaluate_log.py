@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from claspkit.profiles.canonical import digest
-from claspkit.profiles.errors import CorruptError
+from claspkit.profiles.errors import CorruptError, UsageError, shorten
 from claspkit.profiles.records import Record, RecordLog
 
 
@@ -34,8 +34,9 @@ class Said:
     def from_list(cls, value: Any) -> Self:
         """Inverse of :meth:`to_list`; TypeError or ValueError for anything else."""
         text, tokens, refused = value
-        if not all(part is None or isinstance(part, str) for part in (text, refused)):
-            raise TypeError(f"no answer: {value!r}")
+        told = all(part is None or isinstance(part, str) for part in (text, refused))
+        if not told or type(tokens) not in (int, float) or tokens < 0 or None not in (text, refused):
+            raise TypeError(f"no answer: {shorten(value)}")
         return cls(text, float(tokens), refused)
 
 
@@ -51,8 +52,14 @@ class AnswerLog:
         Raises:
             ResourceError: another evaluation writes there.
             CorruptError: the file is damaged, or none of ours.
+            UsageError: it cannot be written.
         """
-        self._log = RecordLog(path)
+        try:
+            self._log = RecordLog(path)
+        except OSError as error:
+            raise UsageError(
+                f"{path} cannot be written ({error.strerror}); give --out a folder where files can be"
+            ) from None
         try:
             self._found = dict(_entry(record) for record in self._log.found)
         except (KeyError, TypeError, ValueError) as error:
@@ -79,15 +86,16 @@ class AnswerLog:
         self._log.close()
 
 
-def batch_key(setting: str, way: str, uids: Sequence[str]) -> str:
+def batch_key(setting: str, way: str, uids: Sequence[str], intents: Sequence[str]) -> str:
     """The name of a batch's answers.
 
     Args:
         setting: digest of the model and of how it is run.
         way: :attr:`.evaluate_ways.Way.key`.
         uids: of the rows, in order.
+        intents: classes that they were asked as, in order.
     """
-    return digest([setting, way, list(uids)])
+    return digest([setting, way, list(uids), list(intents)])
 
 
 def _entry(record: Record) -> tuple[str, list[Said]]:

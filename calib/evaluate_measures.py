@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from claspkit.profiles.errors import BadDataError
+from claspkit.profiles.errors import BadDataError, shorten
 
 from .answers import yes_or_no
 from .evidence import RESAMPLES
@@ -109,17 +110,26 @@ def tally(
             columns[rows[0], names.index(categories[rows[0]]), 2:] = min(scores[row] for row in rows), 1.0
     lacking = [name for index, name in enumerate(names) if not columns[:, index, 3].any()]
     if lacking:
+        named = shorten(lacking[0]) if lacking[0] else "(none)"
         raise BadDataError(
-            f"MME's total needs pictures with two questions, and the category {lacking[0] or '(none)'} has none among "
-            "these rows; read more of them"
+            f"MME's total needs pictures with two questions, and the category {named} has none among these rows; "
+            "read more of them (--max-rows)"
         )
     strata = np.zeros(len(pictures), dtype=np.int64)
     strata[place[::-1]] = [names.index(category) for category in categories[::-1]]
     return _tally(place, columns.reshape(len(samples), -1), strata, _total)
 
 
-def interval(mine: Tally, theirs: Tally, seed: int) -> tuple[float, float]:
+def mean_of_all(values: Sequence[float | None]) -> float | None:
+    """The mean, as the paper averages; None where one is missing."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known and len(known) == len(values) else None
+
+
+def interval(mine: Tally, theirs: Tally, seed: int) -> tuple[float, float] | None:
     """95 % interval of the difference of two ways on the same rows, pictures resampled.
+
+    None where every stratum has one picture: all draws would be the same, which says nothing about other pictures.
 
     Args:
         mine: of one way.
@@ -128,6 +138,8 @@ def interval(mine: Tally, theirs: Tally, seed: int) -> tuple[float, float]:
     """
     random = np.random.default_rng(seed)
     members = [np.flatnonzero(mine.strata == stratum) for stratum in np.unique(mine.strata)]
+    if max(map(len, members)) == 1:
+        return None
     found = np.empty(RESAMPLES)
     for start in range(0, RESAMPLES, _DRAWN):
         count = min(_DRAWN, RESAMPLES - start)

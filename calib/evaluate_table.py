@@ -13,6 +13,9 @@ from .evaluate_measures import MEASURES
 from .ledger import UNPRUNED
 from .table import clean, percent
 
+PARTS = ("difference", "ci_low", "ci_high")
+"""Of a way's entry: the difference and its interval."""
+
 _WIDE = 120  # characters where no terminal says how many it has
 
 
@@ -69,15 +72,25 @@ def shown(value: float | None, unit: str) -> str:
 
 
 def shown_difference(way: Mapping[str, Any], unit: str) -> str:
-    """``-1.2 [-3.0, +0.5]``, in points; "-" where there is none."""
-    if way["difference"] is None:
+    """A way's difference to the unpruned model as of :func:`signed`, in points."""
+    return signed(*(scaled(way[part], 100 if unit == "share" else 1) for part in PARTS))
+
+
+def signed(centre: float | None, low: float | None, high: float | None) -> str:
+    """``-1.2 [-3.0, +0.5]``, without the interval where there is none; "-" where there is no difference."""
+    if centre is None:
         return "-"
-    scale = 100 if unit == "share" else 1
-    centre, low, high = (f"{scale * way[name] + 0.0:+.1f}".replace("-0.0", "+0.0") for name in _ENDS)
-    return f"{centre} [{low}, {high}]"
+    ends = "" if low is None or high is None else f" [{_sign(low)}, {_sign(high)}]"
+    return _sign(centre) + ends
 
 
-_ENDS = ("difference", "ci_low", "ci_high")
+def scaled(value: float | None, scale: int) -> float | None:
+    """``scale`` times what is there."""
+    return None if value is None else scale * value
+
+
+def _sign(value: float) -> str:
+    return "+0.0" if (text := f"{value:+.1f}") == "-0.0" else text
 
 
 def _table(one: Mapping[str, Any]) -> Table:
@@ -91,7 +104,7 @@ def _table(one: Mapping[str, Any]) -> Table:
             shown(way["score"], one["unit"]),
             shown_difference(way, one["unit"]),
             percent(way["retained"]),
-            f"{way['tokens']:.1f}",
+            "-" if way["tokens"] is None else f"{way['tokens']:.1f}",
             percent(way["same_answers"]),
         )
     return table

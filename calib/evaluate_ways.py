@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ def _ratio(profile: Profile, _: str) -> Profile:
 def _rho(profile: Profile, value: str) -> Profile:
     intent, text = _of_class(profile, value)
     try:
-        rho = float(text)
+        rho = float(text) if re.fullmatch(r"[0-9.]+(e-?[0-9]+)?", text, re.ASCII) else math.nan
     except ValueError:
         rho = math.nan
     if not 0 <= rho <= 1:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from claspkit.profiles.budget import BEFORE_DECODER
 from claspkit.profiles.canonical import canonical_json, digest, strict_loads, write_atomic
 from claspkit.profiles.errors import CorruptError
 from claspkit.profiles.plain_files import read_plain
@@ -31,6 +32,8 @@ RIGHT = 0.5
 """Score from which on an answer counts as right."""
 
 _MAX_FILE = 20_000_000
+_MOST_CELLS = 5_000_000  # of all pictures, counted for each drawing of one: a small file may stand for very many
+_LONGEST_SIDE = 1_000_000
 _PLAIN = (
     *("intent", "uid", "image", "prompt", "answers", "candidate", "answer", "score"),
     *("unpruned", "unpruned_score", "size", "jpeg"),
@@ -92,19 +95,51 @@ class Shot:
         known = {name: record[name] for name in _PLAIN if name != "size"}
         if "grid" in record:
             rows, columns = record["grid"]
+            if rows * columns > _MOST_CELLS:
+                raise ValueError(f"a grid of {rows} x {columns} tokens")
             tokens, size = TokenMap((grid_view("picture", rows, columns),), cropped=True), (columns, rows)
         else:
             tokens, size = unpack(record["tokens"]), record["size"]
         width, height = size
-        stages = tuple(
-            StageView(int(stage["after_layer"]), tuple(stage["kept"]), tuple(stage["pivots"]))
-            for stage in record["stages"]
-        )
-        if min(width, height) < 1 or not all(0 <= token < tokens.count for stage in stages for token in stage.kept):
-            raise ValueError("a picture without a side, or a token that it does not have")
+        stages = tuple(_stage(stage, tokens) for stage in record["stages"])
+        if not 1 <= min(width, height) <= max(width, height) <= _LONGEST_SIDE:
+            raise ValueError(f"a picture of {width} x {height}")
         base64.b64decode(record["jpeg"], validate=True)
         known |= {"answers": tuple(record["answers"]), "size": (int(width), int(height))}
+        _check_types(known)
         return cls(**known, tokens=tokens, stages=stages)
+
+    @property
+    def cells(self) -> int:
+        """What it takes to draw: every token once for each drawing, and the kept ones once for each view."""
+        kept = sum(len(stage.kept) for stage in self.stages)
+        return self.tokens.count * (1 + len(self.stages)) + kept * len(self.tokens.views)
+
+
+def _stage(record: Mapping[str, Any], tokens: TokenMap) -> StageView:
+    stage = StageView(record["after_layer"], tuple(record["kept"]), tuple(record["pivots"]))
+    numbers = (stage.after_layer, *stage.kept, *stage.pivots)
+    if not all(type(number) is int for number in numbers) or stage.after_layer < BEFORE_DECODER:
+        raise TypeError("a stage's layer and tokens are whole numbers")
+    kept, pivots = set(stage.kept), set(stage.pivots)
+    sound = len(kept) == len(stage.kept) and len(pivots) == len(stage.pivots) and pivots <= kept
+    if not sound or not all(0 <= token < tokens.count for token in kept):
+        raise ValueError("a stage keeps a token twice or one that is not there, or has a pivot that it does not keep")
+    return stage
+
+
+def _check_types(known: Mapping[str, Any]) -> None:
+    """TypeError where a field is neither the text nor the score that it should be."""
+    texts = [known[name] for name in ("intent", "uid", "image", "prompt", "candidate", "answer", "jpeg")]
+    scores = [known["score"]]
+    if known["unpruned"] is not None:
+        texts.append(known["unpruned"])
+    if known["unpruned_score"] is not None:
+        scores.append(known["unpruned_score"])
+    if not all(isinstance(text, str) for text in (*texts, *known["answers"])):
+        raise TypeError("a text is none")
+    if not all(type(score) in (int, float) and 0 <= score <= 1 for score in scores):
+        raise TypeError("a score is no number from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -158,16 +193,26 @@ def read_gallery(path: Path, profile_id: str) -> Gallery | None:
     if not path.exists():
         return None
     try:
-        record: dict[str, Any] = strict_loads(read_plain(path), max_bytes=_MAX_FILE)
+        record: dict[str, Any] = strict_loads(read_plain(path, _MAX_FILE), max_bytes=_MAX_FILE)
         body = record["body"]
         if record["sha256"] != digest(body):
             raise ValueError("it does not match its own digest")
         if body.get("version", 1) not in (1, VERSION):
             raise ValueError(f"it has version {body['version']}, and 1 to {VERSION} can be read")
-        shots = tuple(map(Shot.from_dict, body["shots"]))
-        gallery = Gallery(str(body["profile_id"]), shots, tuple(map(str, body["missing"])))
-    except (ValueError, KeyError, TypeError) as error:
+        gallery = Gallery(str(body["profile_id"]), tuple(_shots(body["shots"])), tuple(map(str, body["missing"])))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptError(
             f"{path} is damaged ({error}). Delete it, and draw it anew: claspkit report RUN --gallery {SHOWN}"
         ) from error
     return gallery if gallery.profile_id == profile_id else None
+
+
+def _shots(records: Sequence[Mapping[str, Any]]) -> Iterator[Shot]:
+    """The samples of a file; ValueError as soon as they are more than can be drawn."""
+    cells = 0
+    for record in records:
+        shot = Shot.from_dict(record)
+        cells += shot.cells
+        if cells > _MOST_CELLS:
+            raise ValueError(f"its pictures have more than {_MOST_CELLS} tokens to draw")
+        yield shot

@@ -8,6 +8,8 @@ from typing import Any
 from claspkit.runtime.token_map import TokenMap, TokenView
 
 _MOST = 1_000_000  # tokens of a map: a short run may stand for many
+_MOST_VIEWS = 1_000
+_FARTHEST, _SMALLEST = 1e6, 1e-6  # of a window, in pictures: numbers beyond overflow where they are multiplied
 
 
 def pack(tokens: TokenMap) -> dict[str, Any]:
@@ -27,10 +29,15 @@ def pack(tokens: TokenMap) -> dict[str, Any]:
 
 
 def unpack(record: Mapping[str, Any]) -> TokenMap:
-    """Inverse of :func:`pack`; KeyError, TypeError or ValueError for a record of another shape."""
+    """Inverse of :func:`pack`; KeyError, TypeError or ValueError for a record of another shape, or one too large."""
+    groups = [view["runs"] for view in record["views"]] + list(record["placeless"].values())
+    if not 1 <= len(record["views"]) <= len(groups) <= _MOST_VIEWS or sum(map(_count, groups)) > _MOST:
+        raise ValueError(f"a map has 1 to {_MOST_VIEWS} views, and {_MOST} tokens at most")
     views = []
     for view in record["views"]:
         left, top, right, bottom = map(float, view["window"])
+        if max(map(abs, (left, top, right, bottom))) > _FARTHEST or min(right - left, bottom - top) < _SMALLEST:
+            raise ValueError(f"the window {view['window']} is no place on a picture")
         numbers = spread(view["runs"])
         views.append(
             TokenView(str(view["name"]), int(view["rows"]), int(view["columns"]), numbers, (left, top, right, bottom))
@@ -52,6 +59,13 @@ def runs(numbers: Iterable[int]) -> list[list[int]]:
 
 def spread(found: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """Inverse of :func:`runs`; ValueError for more than a million numbers."""
-    if sum(count for _, count in found) > _MOST or any(count < 1 for _, count in found):
-        raise ValueError(f"runs must have one number or more, and {_MOST} together at most")
+    _count(found)
     return tuple(number for first, count in found for number in range(first, first + count))
+
+
+def _count(found: Sequence[Sequence[int]]) -> int:
+    """How many numbers runs stand for; ValueError as of :func:`spread`."""
+    count = sum(many for _, many in found)
+    if count > _MOST or any(many < 1 for _, many in found):
+        raise ValueError(f"runs must have one number or more, and {_MOST} together at most")
+    return count

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from claspkit.profiles.errors import UsageError
 from claspkit.profiles.profile import Profile
 
 from .evaluate_data import Rows
+from .evaluate_measures import mean_of_all
+from .evaluate_table import PARTS, scaled
 from .evaluate_ways import Way, read_ways, varied
 from .ledger import UNPRUNED
 from .paper import OURS, RETAINED, PaperRow, PaperTable, computed_average, paper_data
@@ -27,9 +28,6 @@ class OwnRow:
     way: Way
 
 
-_PARTS = ("difference", "ci_low", "ci_high")
-
-
 def parse_data(table: PaperTable, given: Sequence[str], only: Sequence[str]) -> dict[str, str]:
     """The data of every column that can be read: column id -> what ``--data`` of an evaluation says.
 
@@ -39,13 +37,16 @@ def parse_data(table: PaperTable, given: Sequence[str], only: Sequence[str]) -> 
         only: columns to keep; empty for all that can be read.
 
     Raises:
-        UsageError: a column that the table lacks or that cannot be read, or nothing left to read.
+        UsageError: a column that the table lacks, that cannot be read or that is given twice, or nothing left to read.
     """
     known = paper_data()
     found = {name: data for name in table.columns if (data := known[name].data) is not None}
+    named = [text.partition("=")[0] for text in given]
     for text in given:
         name, equals, data = text.partition("=")
         _check_column(table, name, "--data")
+        if named.count(name) > 1:
+            raise UsageError(f"--data {name} is given more than once; a column has one data set")
         if not equals or not data:
             raise UsageError(f"--data {text}: give COLUMN=DATA, for example {name}=rows.jsonl")
         found[name] = data
@@ -118,17 +119,20 @@ def beside(
     uppers = dict(zip(table.columns, table.upper.values, strict=True)) if table.upper is not None else {}
 
     def own(way: str) -> dict[str, Any]:
-        values = {name: _scaled(ways[way]["score"], scale[name]) for name, ways in entries.items()}
+        values = {name: scaled(ways[way]["score"], scale[name]) for name, ways in entries.items()}
         left = {name: ways[way]["retained"] for name, ways in entries.items()}
-        shown = left if table.average == RETAINED else values
-        return {"values": values, "left": left, "average": _mean(list(shown.values()), 100 if shown is left else 1)}
+        if table.average == RETAINED:
+            average = scaled(mean_of_all(list(left.values())), 100)
+        else:
+            average = mean_of_all(list(values.values()))
+        return {"values": values, "left": left, "average": average}
 
     made = []
     for each in rows:
         values = dict(zip(table.columns, each.row.values, strict=True))
         theirs = {name: values[name] for name in data}
         differences = {
-            name: {part: _scaled(ways[each.way.name][part], scale[name]) for part in _PARTS}
+            name: {part: scaled(ways[each.way.name][part], scale[name]) for part in PARTS}
             for name, ways in entries.items()
         }
         left = {name: _left(theirs[name], uppers.get(name)) for name in data}
@@ -195,12 +199,3 @@ def _option(share: Fraction) -> str:
 
 def _left(value: float | None, upper: float | None) -> float | None:
     return None if value is None or not upper else value / upper
-
-
-def _scaled(value: float | None, scale: int) -> float | None:
-    return None if value is None else scale * value
-
-
-def _mean(values: Sequence[float | None], scale: int) -> float | None:
-    known = [value for value in values if value is not None]
-    return scale * fmean(known) if known and len(known) == len(values) else None

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .evaluate_table import remarks
+from .evaluate_table import PARTS, remarks, signed
 from .paper import (
     RETAINED,
     STATUS,
@@ -97,15 +97,11 @@ def _differences(made: Mapping[str, Any]) -> Table:
     for row in made["rows"]:
         for name in made["measured"]:
             parts = row["own"]["differences"][name]
-            shown = "-"
-            if parts["difference"] is not None:
-                centre, low, high = (f"{value + 0.0:+.1f}".replace("-0.0", "+0.0") for value in parts.values())
-                shown = f"{centre} [{low}, {high}]"
             found.add_row(
                 Text(clean(row["way"])),
                 paper_data()[name].title,
                 f"{sets[name]['rows']:,}",
-                shown,
+                signed(*(parts[part] for part in PARTS)),
                 percent(row["own"]["left"][name]),
                 percent(row["paper"]["left"][name]),
             )

@@ -25,8 +25,8 @@ class TokenView:
 
     Attributes:
         name: for people, such as "whole picture", "tiles" or "frame 2".
-        rows: cells from top to bottom; 0 where nothing of this view is left.
-        columns: cells from left to right.
+        rows: cells from top to bottom, 1 at least.
+        columns: cells from left to right, 1 at least.
         tokens: number of the visual token of every cell, raster order, (rows * columns,).
         window: where the grid lies, in shares of the picture's width and height. It may reach over the picture's
             edges, where cells show padding, and may leave a rim of the picture out.
@@ -40,7 +40,7 @@ class TokenView:
 
     def __post_init__(self) -> None:
         left, top, right, bottom = self.window
-        if min(self.rows, self.columns) < 0 or len(self.tokens) != self.rows * self.columns:
+        if min(self.rows, self.columns) < 1 or len(self.tokens) != self.rows * self.columns:
             raise ValueError(f"{len(self.tokens)} tokens are no grid of {self.rows} x {self.columns} cells")
         if not (left < right and top < bottom):
             raise ValueError(f"the window {self.window} is empty")

@@ -20,6 +20,7 @@ from claspkit.calib.apply import Asker
 from claspkit.calib.cli import INTERRUPTED, main
 from claspkit.calib.evaluate import Setting, check_finite, evaluate
 from claspkit.calib.evaluate_data import Rows, read_rows
+from claspkit.calib.evaluate_table import shown_difference, signed
 from claspkit.calib.evaluate_ways import read_ways
 from claspkit.calib.evidence import compare
 from claspkit.calib.images import open_image
@@ -30,10 +31,12 @@ from claspkit.profiles.errors import (
     CorruptError,
     NotFiniteError,
     ResourceError,
+    UsageError,
 )
 from claspkit.profiles.files import read_profile
 from claspkit.profiles.profile import seal
 from claspkit.profiles.records import RecordLog, read_records
+from claspkit.router.route import make_router
 from claspkit.runtime.inputs import batch_inputs
 from claspkit.runtime.models import LoadedModel, load_model
 
@@ -123,7 +126,7 @@ def test_it_is_what_asking_row_by_row_gives(
     whole, way = one["ways"][:2]
     assert (whole["score"], way["score"]) == (expected.default_score, expected.score)
     for name in ("difference", "ci_low", "ci_high"):
-        assert way[name] == getattr(expected, name)
+        assert way[name] == pytest.approx(getattr(expected, name), abs=1e-12)
     assert way["retained"] == way["score"] / whole["score"]
     assert way["same_answers"] == sum(a == b for a, b in zip(pruned, unpruned, strict=True)) / COUNT
     assert (whole["tokens"], way["tokens"]) == (144, profile.budget.mean_tokens_leaving)
@@ -296,6 +299,7 @@ def test_nan_in_one_row_takes_that_ways_score_and_no_other_row(
     assert counts == [counts[0]] * 3
     assert 1 <= counts[0] < 6
     assert [way["score"] for way in one["ways"]] == [None] * 3
+    assert one["ways"][0]["tokens"] == 144  # rows without an answer are no rows with 0 tokens
     well, spoilt = (answers_in(each)[0] for each in (tmp_path / "well", tmp_path))
     assert {tuple(said[:1]) for said in spoilt} - {(None,)} <= {tuple(said[:1]) for said in well}
     with pytest.raises(NotFiniteError, match=f"unpruned on .*nan.jsonl: {counts[0]} of 6 rows"):
@@ -320,6 +324,66 @@ def test_rows_that_a_calibration_drew_from_are_said_to_be_seen(
             [str(data)], "mini", tmp_path, image_root=None, max_rows=9, seed=0, report=Reporter(quiet=True)
         )
         assert one.seen_by(profile) is seen, (name, revision)
+
+
+def test_one_picture_has_a_difference_and_no_interval(
+    folder: Path, samples: list[Sample], loaded: LoadedModel, tmp_path: Path
+) -> None:
+    """In the result, and in the table, where a space stands behind the difference."""
+    mine = [sample for sample in samples if sample.image_sha256 == samples[0].image_sha256]
+    found = run_on(write_rows(folder, mine, "single.jsonl"), loaded, tmp_path)
+    way = found["data"][0]["ways"][1]
+    assert way["difference"] is not None
+    assert (way["ci_low"], way["ci_high"]) == (None, None)
+    assert shown_difference(way, "share") == signed(100 * way["difference"], None, None)
+    assert "[" not in shown_difference(way, "share")
+    assert signed(-0.04, -3.0, 0.5) == "+0.0 [-3.0, +0.5]"
+
+
+def test_rows_that_are_routed_otherwise_are_asked_anew(
+    rows: Path, loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer version's rules may give a prompt another class, and the profile's id does not tell."""
+    first = run_on(rows, loaded, tmp_path)
+
+    def newer(*given: Any) -> Any:
+        route = make_router(*given)
+        return lambda prompts: [replace(label, intent="default") for label in route(prompts)]
+
+    monkeypatch.setattr("claspkit.calib.evaluate.make_router", newer)
+    second = run_on(rows, loaded, tmp_path)
+    assert second["data"][0]["classes"] == {"48": {"default": COUNT}} != first["data"][0]["classes"]
+    (tmp_path / "fresh").mkdir()
+    assert run_on(rows, loaded, tmp_path / "fresh")["digest"] == second["digest"]
+    batches = COUNT // 8
+    assert len(answers_in(tmp_path)) == (3 + 2) * batches  # the unpruned model is not asked again
+
+
+def test_a_picture_that_goes_while_it_runs_is_not_recorded_as_refused(
+    folder: Path, samples: list[Sample], loaded: LoadedModel, tmp_path: Path
+) -> None:
+    """It stops and, with the picture back, goes on with all rows."""
+    path = write_rows(folder, samples[:4], "goes.jsonl")
+    read_in, picture = read(path, tmp_path), folder / samples[0].image
+    kept = picture.read_bytes()
+    picture.unlink()
+    setting, ways, quiet = Setting(loaded, 16, 2), read_ways([PROFILE], []), Reporter(quiet=True)
+    try:
+        with pytest.raises(ResourceError, match="run the same command again"):
+            evaluate(setting, ways, read_in, tmp_path, quiet)
+    finally:
+        picture.write_bytes(kept)
+    (one,) = evaluate(setting, ways, read(path, tmp_path), tmp_path, quiet)["data"]
+    assert (one["rows"], one["left_out"]) == (4, 0)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_model_is_loaded(
+    rows: Path, command: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of the system's, in which nobody makes files."""
+    monkeypatch.setattr("claspkit.calib.cli_evaluate.load_model", Untouched)
+    code, _, err = command("--profile", PROFILE, "--model", "mini", "--data", rows, "--out", "/proc")
+    assert (code, "--out /proc cannot be made or written" in err) == (UsageError.exit_code, True), err
 
 
 def test_a_log_that_is_none_is_damage(rows: Path, loaded: LoadedModel, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_mme_without_a_pair_is_refused() -> None:
     """Where a cut took every second question of a category there is no total."""
     samples = [row(n, n, "yes", "mme@1") for n in range(3)]
     marks = {sample.uid: Mark("ocr") for sample in samples}
-    with pytest.raises(BadDataError, match="the category ocr has none"):
+    with pytest.raises(BadDataError, match="the category 'ocr' has none"):
         tally(TOTAL, samples, marks, [1.0] * 3, ["yes"] * 3)
 
 
@@ -122,9 +122,23 @@ def test_a_way_does_not_differ_from_itself(measure: str, scorer: str) -> None:
     assert interval(same, same, 0) == (0.0, 0.0)
     worse = ["no" if sample.answers[0] == "yes" else "yes" for sample in samples]
     other = tally(measure, samples, marks, scored(samples, worse), worse)
-    low, high = interval(other, same, 0)
+    found = interval(other, same, 0)
+    assert found is not None
+    low, high = found
     assert low < other.score - same.score < high < 0
     assert interval(other, same, 0) == (low, high)
+
+
+def test_one_picture_has_no_interval() -> None:
+    """All its draws are alike: an interval of no width would say that other pictures do as it does."""
+    samples = [row(number, 0, "yes", "yes_no@1") for number in range(9)]
+    good, bad = (tally(ACCURACY, samples, {}, [score] * 9, [""] * 9) for score in (1.0, 0.5))
+    assert interval(bad, good, 0) is None
+    samples = [row(number, number // 2, "yes", "mme@1") for number in range(4)]
+    marks = {sample.uid: Mark(f"category {number // 2}") for number, sample in enumerate(samples)}
+    good, bad = (tally(TOTAL, samples, marks, [score] * 4, [""] * 4) for score in (1.0, 0.0))
+    assert interval(bad, good, 0) is None
+    assert bad.score - good.score == -400.0
 
 
 def test_the_interval_of_a_mean_is_the_bootstrap_of_the_calibrations_evidence() -> None:

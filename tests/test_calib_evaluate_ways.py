@@ -52,6 +52,8 @@ def command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
         (["--data", "{rows}", "--data", "{rows}"], UsageError.exit_code, "more than once"),
         (["--data", "{rows}", "--way", "magic"], UsageError.exit_code, "--way magic does not exist"),
         (["--data", "{rows}", "--way", "rho=2"], UsageError.exit_code, "from 0 to 1"),
+        (["--data", "{rows}", "--way", "rho=0_1"], UsageError.exit_code, "from 0 to 1"),
+        (["--data", "lmms-lab/POPE", "--data", "gone.jsonl"], BadDataError.exit_code, "gone.jsonl: there is no"),
         (["--data", "{rows}", "--way", "layers=3,99"], UsageError.exit_code, "numbers from 0"),
         (["--data", "{rows}", "--way", "rho=nobody:0.3"], UsageError.exit_code, "unknown intent 'nobody'"),
         (["--data", "{rows}", "--dtype", "int3"], UsageError.exit_code, "--dtype int3 does not exist"),

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,12 +117,73 @@ def test_a_gallery_of_the_first_version_is_read_and_one_of_a_newer_is_told(tmp_p
         {"stages": [{"after_layer": 2, "kept": [16], "pivots": []}]},
         {"tokens": {"views": [], "placeless": {"x": [[1, 2]]}, "cropped": False}},
         {"jpeg": "no base64!"},
+        {"size": [1e300, 1e300]},
+        {"score": "0.5"},
+        {"unpruned_score": 2},
+        {"intent": ["counting"]},
+        {"answers": [1]},
+        {"unpruned": 1},
+        {"stages": [{"after_layer": -5, "kept": [0], "pivots": []}]},
+        {"stages": [{"after_layer": 2, "kept": [0.5], "pivots": []}]},
+        {"stages": [{"after_layer": 2, "kept": [0, 0], "pivots": []}]},
+        {"stages": [{"after_layer": 2, "kept": [0], "pivots": [1]}]},
+        {"tokens": {"views": [], "placeless": {"x": [[0, 16]]}, "cropped": False}},
+        *(
+            {
+                "tokens": {
+                    "views": [{"name": "a", "rows": 4, "columns": 4, "window": window, "runs": [[0, 16]]}],
+                    "placeless": {},
+                    "cropped": False,
+                }
+            }
+            for window in ([-1e308, -1e308, 1e308, 1e308], [0, 0, 1e-308, 1e-308])
+        ),
     ],
 )
 def test_a_record_that_cannot_be_drawn_is_damaged(change: dict[str, object], tmp_path: Path) -> None:
     body = {"version": 2, "profile_id": "p", "shots": [shot(MAPS[1]).to_dict() | change], "missing": []}
     with pytest.raises(CorruptError, match="damaged"):
         read_gallery(write_body(tmp_path / "gallery.json", body), "p")
+
+
+def view_of(tokens: int, first: int = 0) -> dict[str, object]:
+    """A view of one column, in few bytes."""
+    return {"name": "v", "rows": tokens, "columns": 1, "window": [0, 0, 1, 1], "runs": [[first, tokens]]}
+
+
+def map_of(*views: dict[str, object]) -> dict[str, object]:
+    """A sample's fields with a map of these views, of which nothing is kept."""
+    return {"tokens": {"views": list(views), "placeless": {}, "cropped": False}, "stages": []}
+
+
+EMPTY = {"after_layer": 2, "kept": [], "pivots": []}
+BOMBS: dict[str, tuple[int, list[dict[str, object]]]] = {
+    "views": (2, [map_of(*(view_of(10**6, number * 10**6) for number in range(3000)))]),
+    "small views": (2, [map_of(*(view_of(1, number) for number in range(3000)))]),
+    "samples": (2, [map_of(view_of(10**6))] * 500),
+    "stages": (2, [map_of(view_of(10**5)) | {"stages": [EMPTY] * 5000}]),
+    "an old grid": (1, [{"grid": [10**5, 10**5]}]),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_small_file_that_stands_for_gigabytes_is_refused(kind: str, tmp_path: Path) -> None:
+    """Before it is spread: the process gets little more than the memory that it has."""
+    version, changes = BOMBS[kind]
+    base = old_record() if version == 1 else shot(MAPS[1]).to_dict()
+    shots = [base | change for change in changes]
+    path = write_body(
+        tmp_path / "gallery.json", {"version": version, "profile_id": "p", "shots": shots, "missing": []}
+    )
+    assert path.stat().st_size < 3_000_000
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, hard))
+    try:
+        with pytest.raises(CorruptError, match="damaged"):
+            read_gallery(path, "p")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def rectangles(path: str) -> list[Box]:

@@ -92,7 +92,7 @@ def test_any_grid_on_any_picture(rows: int, columns: int, width: int, height: in
     ("grid", "stages", "said"),
     [
         ((4, 4), [], "at least one stage"),
-        ((0, 4), [StageView(1, (), ())], "no patch"),
+        ((0, 4), [StageView(1, (), ())], "no grid of 0 x 4"),
         ((4, 4), [StageView(1, (16,), ())], "keeps patch 16"),
         ((4, 4), [StageView(1, (-1,), ())], "keeps patch -1"),
         ((4, 4), [StageView(7, (1, 2), (3,))], "layer 7 has pivot 3"),
@@ -101,6 +101,11 @@ def test_any_grid_on_any_picture(rows: int, columns: int, width: int, height: in
 def test_what_cannot_be_drawn_is_refused(grid: tuple[int, int], stages: list[StageView], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         draw_overlay(picture(), cut(*grid), stages)
+
+
+def test_a_map_of_nothing_cannot_be_drawn() -> None:
+    with pytest.raises(ValueError, match="no patch"):
+        draw_overlay(picture(), TokenMap(()), [StageView(1, (), ())])
 
 
 TILED = TokenMap(

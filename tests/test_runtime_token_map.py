@@ -303,6 +303,8 @@ def test_tiles_side_by_side_make_one_grid(rows: int, columns: int, side: int, fi
 def test_what_is_no_map_is_refused() -> None:
     with pytest.raises(ValueError, match="no grid of 2 x 2"):
         TokenView("picture", 2, 2, (0, 1, 2))
+    with pytest.raises(ValueError, match="no grid of 0 x 5"):
+        TokenView("picture", 0, 5, ())
     with pytest.raises(ValueError, match="empty"):
         grid_view("picture", 1, 1, window=(0.0, 0.5, 1.0, 0.5))
     for views, placeless in [
