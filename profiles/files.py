@@ -127,7 +127,7 @@ def _read_bounded(path: Path, limit: int, field: str) -> bytes:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         inside = path.parent / "profile" / path.name  # where a run folder has its profile
-        hint = f"; a run's profile is a folder in it: {inside.parent}" if inside.is_file() else ""
+        hint = f"; a run's profile is a folder in it: {inside.parent}" if os.path.isfile(inside) else ""
         raise UsageError(f"cannot read the profile at {path}: {error.strerror}{hint}") from None
     except ValueError as error:  # a NUL in the path
         raise UsageError(f"cannot read the profile at {shorten(str(path))}: {error}") from None

@@ -12,9 +12,14 @@ from .errors import BadDataError, shorten
 
 _Row = TypeVar("_Row")
 
+_MOST_DOTS = 1000
+"""In a line: a key of as many parts as fit into a file takes the parser minutes."""
+
 
 def toml_root(data: bytes) -> dict[str, Any]:
     """The root table of TOML in UTF-8; BadDataError for anything else, however deep."""
+    if any(line.count(b".") > _MOST_DOTS for line in data.splitlines()):
+        raise BadDataError(f"it is no TOML of this kind: a line has more than {_MOST_DOTS:,} dots")
     try:
         return tomllib.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # TOML and Unicode errors are ValueErrors

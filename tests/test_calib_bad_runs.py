@@ -227,6 +227,7 @@ main(sys.argv[2:])
 """
 
 
+@pytest.mark.long
 def test_a_finished_run_that_may_not_be_written_can_be_looked_at_and_exported(run: Path) -> None:
     """Looking and exporting work; report and cache repair say in one line what is in the way."""
     for path in (*run.rglob("*"), run):

@@ -26,6 +26,16 @@ from claspkit.calib.view import RunView, read_view
 from claspkit.profiles.files import read_profile
 
 SPLITS: dict[str, Any] = {"rhos": (0.2,)}
+UNTESTED: dict[str, Any] = {
+    "reason": "planted",
+    "target": 16,
+    "search_samples": {},
+    "mean_flops": 1.0,
+    "target_flops": 1.0,
+    **dict.fromkeys(("search_gain", "uniform", "score", "difference", "ci_low", "ci_high", "p_value")),
+    **dict.fromkeys(("profile_id", "path")),
+}
+"""The rest of what a summary says about budgets by class."""
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +182,7 @@ def test_budgets_by_class_are_told_class_by_class(both: Path, tmp_path: Path, al
     run = Path(shutil.copytree(both, tmp_path / "run"))
     summary = json.loads((run / "summary.json").read_text())
     nominals = {row["intent"]: 48 if row["intent"] in ("text", "scene") else 16 for row in summary["classes"]}
-    summary["adaptive"] = {"decision": "adaptive", "nominals": nominals}
+    summary["adaptive"] = {**UNTESTED, "decision": "adaptive", "nominals": nominals}
     (run / "summary.json").write_text(json.dumps(summary))
     facts = inspect_run(read_view(run), budget="adaptive")
     rows = {16: inspect_run(read_view(run))["classes"], 48: inspect_run(read_view(run), budget="48")["classes"]}

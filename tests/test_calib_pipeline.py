@@ -100,7 +100,8 @@ def test_kill_and_run_again(stage: str, finished: Path, tmp_path: Path) -> None:
     assert calibrate(run).profile.profile_id == read_profile(finished / "profile").profile_id
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_says_how_to_go_on(number: signal.Signals, tmp_path: Path) -> None:
     """Ctrl-C or a scheduler's SIGTERM: exit 130, a line that says what to do, and it does continue."""
     run = tmp_path / "run"

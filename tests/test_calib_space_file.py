@@ -141,8 +141,10 @@ def row(**changes: object) -> str:
         (row(layers=f"[1{'0' * 400}]"), r"prototype\[0\]\.layers must be a list of 1 to 32 numbers"),
         (row(tau=f"1{'0' * 400}"), r"prototype\[0\]\.tau"),
         (row(tau=f"0x{'f' * 9000}"), r"prototype\[0\]\.tau must be .* not an int too large to show"),
-        (f"prototype{'.a' * 40_000} = 1", "1 to 64 tables .* not a dict too large to show"),
-        (f"[[prototype]]\nname{'.a' * 40_000} = 1\nlayers = [1]\nscores = [1]", r"prototype\[0\]\.name"),
+        (f"prototype{'.a' * 1_000} = 1", "1 to 64 tables .* not a dict too large to show"),
+        (f"[[prototype]]\nname{'.a' * 1_000} = 1\nlayers = [1]\nscores = [1]", r"prototype\[0\]\.name"),
+        (f"prototype{'.a' * 1_001} = 1", "a line has more than 1,000 dots"),
+        (f"[a{'.a' * 30_000}]\nb = 1", "a line has more than 1,000 dots"),
     ],
 )
 def test_what_is_wrong_is_named(text: str, key: str) -> None:

@@ -16,6 +16,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     return import_module("evaluator")
 
 
+@pytest.mark.long
 def test_flops_are_counted_for_every_budget_and_answers_agree(script: Any) -> None:
     """Twice over, in ways that agree about what is shared."""
     rows = {row.what: row for row in script.flops_rows("tiny")}

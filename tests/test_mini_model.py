@@ -187,6 +187,7 @@ def test_the_card_states_the_accuracy_and_keeps_the_curves() -> None:
     assert all(f"| {intent} |" in shipped for intent in INTENTS)
 
 
+@pytest.mark.long
 def test_the_recipe_runs_goes_on_after_a_stop_and_is_seeded(tmp_path: Path) -> None:
     recipe = Recipe(
         pictures=24,

@@ -102,6 +102,7 @@ def test_a_taxonomy_with_the_standard_merging_keeps_the_rules_unless_it_has_its_
     assert (label.fine, label.source) == ("other", "rule:p")
 
 
+@pytest.mark.long
 def test_a_teacher_reads_these_definitions_and_answers_with_these_letters(tmp_path: Path) -> None:
     """Both modes of a local model."""
     folder = save_teacher(tmp_path / "teacher")
