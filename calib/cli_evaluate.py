@@ -11,11 +11,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from claspkit.profiles.errors import UsageError
+from claspkit.profiles.errors import CorruptError, UsageError
 from claspkit.runtime.models import load_model
 
 from .config import RunConfig
-from .evaluate import Setting, check_finite, evaluate, make_folder
+from .evaluate import RESULTS, Setting, check_finite, evaluate, make_folder
 from .evaluate_data import MINI_ROWS, MINI_SEED, read_rows
 from .evaluate_table import print_evaluation
 from .evaluate_ways import WAYS, Way, read_ways
@@ -38,6 +38,7 @@ Out = Annotated[
     Path | None, typer.Option(help="Folder of the answers and results; default runs/evaluate-MODEL.")
 ]
 MaxNewTokens = Annotated[int, typer.Option(min=1, max=4096, help="Longest answer, in tokens.")]
+BATCH_SIZE = 8
 BatchSize = Annotated[int, typer.Option(min=1, max=4096, help="Rows asked at a time.")]
 Device = Annotated[str, typer.Option(help="Torch device.")]
 Dtype = Annotated[
@@ -61,7 +62,7 @@ def evaluate_command(
     seed: Seed = MINI_SEED,
     out: Out = None,
     max_new_tokens: MaxNewTokens = RunConfig.max_new_tokens,
-    batch_size: BatchSize = 8,
+    batch_size: BatchSize = BATCH_SIZE,
     device: Device = "cpu",
     dtype: Dtype = None,
     as_json: AsJson = False,
@@ -101,10 +102,13 @@ def evaluate_command(
 
 
 def out_folder(out: Path | None, model: str) -> Path:
-    """The folder of an evaluation, made if need be."""
+    """The folder of an evaluation, made if need be; CorruptError where its results cannot replace what is there."""
     name = re.sub(r"[^\w.-]+", "-", model.strip("/."))
     folder = out or Path("runs") / f"evaluate-{name}"
     make_folder(folder)
+    results = folder / RESULTS
+    if results.exists() and not results.is_file():
+        raise CorruptError(f"{results} is no plain file; move it away, or give another --out")
     return folder
 
 

@@ -15,6 +15,7 @@ from claspkit.profiles.errors import UsageError
 from claspkit.runtime.models import ALIASES, load_model
 
 from .cli_evaluate import (
+    BATCH_SIZE,
     AsJson,
     BatchSize,
     Device,
@@ -56,7 +57,7 @@ def paper(
     seed: Seed = MINI_SEED,
     out: Out = None,
     max_new_tokens: MaxNewTokens = RunConfig.max_new_tokens,
-    batch_size: BatchSize = 8,
+    batch_size: BatchSize = BATCH_SIZE,
     device: Device = "cpu",
     dtype: Dtype = None,
     as_json: AsJson = False,
@@ -79,7 +80,19 @@ def paper(
 
       claspkit paper 10 --model mini --profile runs/mini/profile --only gqa --data gqa=mini --max-rows 90
     """
-    given = {"--model": model, "--data": data, "--only": only, "--max-rows": max_rows, "--out": out}
+    given = {
+        "--model": model,
+        "--data": data,
+        "--only": only,
+        "--max-rows": max_rows,
+        "--out": out,
+        "--image-root": image_root,
+        "--dtype": dtype,
+        "--device": device != "cpu",
+        "--seed": seed != MINI_SEED,
+        "--max-new-tokens": max_new_tokens != RunConfig.max_new_tokens,
+        "--batch-size": batch_size != BATCH_SIZE,
+    }
     if number is None:
         _refuse({"--profile": profile, **given}, "a table")
         _list(as_json)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from claspkit.calib.cli_evaluate import out_folder
 from claspkit.calib.evaluate_log import AnswerLog
 from claspkit.profiles.errors import CorruptError
 from claspkit.profiles.records import RecordLog
@@ -28,3 +29,13 @@ def test_a_folder_of_the_files_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "answers.jsonl").mkdir()
     with pytest.raises(CorruptError, match=r"answers\.jsonl is no plain file"):
         AnswerLog(tmp_path / "answers.jsonl")
+
+
+def test_results_that_cannot_be_replaced_are_told_before_anything_is_read(tmp_path: Path) -> None:
+    """A folder of their name; where nothing stands, or an earlier evaluation's, the folder is taken."""
+    assert out_folder(tmp_path / "new", "mini").is_dir()
+    (tmp_path / "new" / "results.json").write_text("{}")
+    assert out_folder(tmp_path / "new", "mini") == tmp_path / "new"
+    (tmp_path / "results.json").mkdir()
+    with pytest.raises(CorruptError, match=r"results\.json is no plain file"):
+        out_folder(tmp_path, "mini")

@@ -253,6 +253,8 @@ def test_what_a_table_does_not_have_is_refused(command: Run, tmp_path: Path) -> 
         ([10, *own, "--data", "gqa"], "give COLUMN=DATA"),
         ([10, *own, "--data", "gqa=mini", "--data", "gqa=a.jsonl"], "--data gqa is given more than once"),
         ([1, "--max-rows", 5], "--max-rows needs --profile"),
+        ([1, "--batch-size", 4], "--batch-size needs --profile"),
+        (["--seed", 4], "--seed needs a table"),
         ([16, *own, "--only", "mmvet"], "graded by a language model"),
         ([26], "the paper has no table 26; it has 1 to 25"),
         ([1, "--model", "mini"], "--model needs --profile"),
