@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import exit_code
 from PIL import Image
 from pipeline_runs import calibrate
 
 from claspkit.calib import pipeline
-from claspkit.calib.cli import main
 from claspkit.calib.evaluator import BlockResult
 from claspkit.calib.ledger import Cost
 from claspkit.calib.plan import decoder_flops
@@ -70,13 +70,6 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(pipeline, "Evaluator", Planted)
         calibrate(folder, budget=BUDGETS, adaptive_budget=True, per_class=60)
     return folder
-
-
-def exit_code(arguments: list[str]) -> int:
-    """Run a command in this process; returns its exit code."""
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    return int(stop.value.code or 0)
 
 
 def test_the_profile_has_what_was_planted(planted: Path) -> None:

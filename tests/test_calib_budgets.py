@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import exit_code
 from pipeline_runs import SMALL_OPTIONS, calibrate, start
 
 from claspkit.cache.store import FeatureStore
 from claspkit.calib.budgets import budget_spaces
-from claspkit.calib.cli import calibrate_main, main
+from claspkit.calib.cli import calibrate_main
 from claspkit.calib.command import command_of
 from claspkit.calib.evaluator import Evaluator
 from claspkit.calib.finished import read_finished
@@ -47,13 +48,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for budget, folder in folders.items():
         calibrate(folder, budget=budget)
     return folders
-
-
-def exit_code(arguments: list[str], entry: Any = main) -> int:
-    """Run a command in this process; returns its exit code."""
-    with pytest.raises(SystemExit) as stop:
-        entry(arguments)
-    return int(stop.value.code or 0)
 
 
 # ------------------------------------------------------------------------------------------------ what is asked for

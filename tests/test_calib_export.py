@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from commands import exit_code
 from house import fresh
 from PIL import Image
 from profile_example import example_profile, profile_fields
@@ -18,7 +19,6 @@ from tiny_llava import tiny_batch, tiny_llava
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from claspkit.calib.cli import main
 from claspkit.calib.export import export_folded, export_profile, write_folded
 from claspkit.profiles.budget import Stage, explicit_budget
 from claspkit.profiles.errors import MismatchError, ProfileError, UsageError
@@ -73,13 +73,6 @@ def pictures_and_questions(mini: LoadedModel) -> dict[str, Tensor]:
     """A left-padded batch for mini."""
     pictures = [Image.linear_gradient("L").convert("RGB").rotate(90 * turn) for turn in range(len(QUESTIONS))]
     return dict(batch_inputs(mini, pictures, QUESTIONS))
-
-
-def exit_code(arguments: list[str]) -> int:
-    """Run a command in this process; returns its exit code."""
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    return int(stop.value.code or 0)
 
 
 def test_a_profile_folder_is_complete(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import claspkit
 from pipeline_runs import calibrate, run_until
 from test_calib_report import Page
 
-from claspkit.calib.cli import main
 from claspkit.calib.folder import RunFolder
 from claspkit.calib.gallery import read_gallery
 from claspkit.calib.inspecting import inspect_run
@@ -64,13 +64,6 @@ def view(both: Path) -> RunView:
 def found(view: RunView) -> Found:
     """What its records say."""
     return collect(view)
-
-
-def claspkit(*arguments: str) -> int:
-    """Run a command in this process; returns its exit code."""
-    with pytest.raises(SystemExit) as stop:
-        main(list(arguments))
-    return int(stop.value.code or 0)
 
 
 def plain(facts: Any) -> Any:

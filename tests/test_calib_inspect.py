@@ -10,10 +10,10 @@ from statistics import fmean
 from typing import Any
 
 import pytest
+from commands import claspkit
 from pipeline_runs import calibrate, run_until
 from rich.console import Console
 
-from claspkit.calib.cli import main
 from claspkit.calib.inspect_table import print_inspection
 from claspkit.calib.inspecting import SECTIONS, inspect_run
 from claspkit.calib.ledger import HOLDOUT, SEARCH, UNPRUNED
@@ -44,13 +44,6 @@ def killed(finished: Path, tmp_path: Path) -> Path:
     for name in ("summary.json", "report.html", "profile/profile.json"):
         (run / name).unlink()
     return run
-
-
-def claspkit(*arguments: str) -> int:
-    """Run a command in this process; returns its exit code."""
-    with pytest.raises(SystemExit) as stop:
-        main(list(arguments))
-    return int(stop.value.code or 0)
 
 
 def printed(facts: dict[str, Any], width: int = 100, full: bool = False) -> str:

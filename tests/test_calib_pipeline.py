@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from commands import exit_code
 from PIL import Image
 from pipeline_runs import SMALL_OPTIONS, calibrate, start
 from safetensors.torch import load_file, save_file
 
 from claspkit.cache.store import FeatureStore
-from claspkit.calib.cli import calibrate_main, main
+from claspkit.calib.cli import calibrate_main
 from claspkit.calib.folder import RunFolder, read_samples
 from claspkit.mini.store import MODEL_DIR
 from claspkit.profiles.errors import UsageError
@@ -34,13 +35,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy_of(finished: Path, tmp_path: Path) -> Path:
     """A run folder to break."""
     return Path(shutil.copytree(finished, tmp_path / "run"))
-
-
-def exit_code(arguments: list[str], entry: Callable[[list[str]], object] = main) -> int:
-    """Run a command in this process; returns its exit code."""
-    with pytest.raises(SystemExit) as stop:
-        entry(arguments)
-    return int(stop.value.code or 0)
 
 
 def test_leaves_everything_a_person_and_a_program_need(finished: Path) -> None:

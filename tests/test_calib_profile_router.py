@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import claspkit
 from PIL import Image
 from pipeline_runs import SMALL
 from profile_example import example_profile
 
 from claspkit.calib import profile_router
-from claspkit.calib.cli import main
 from claspkit.calib.profile_router import FEWEST, FILE, choose_router, drop_weights, put_weights
 from claspkit.calib.samples import Sample, Source, make_sample
 from claspkit.profiles.canonical import sha256_hex
@@ -244,13 +244,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     options = ["--model", "mini", "--per-class", "4", "--budget", "1/9", "--rho", "0.2", "--max-new-tokens", "4"]
     records = ["--router", "replay", "--router-answers", str(folder / "answers.jsonl")]
     return [*options, "--data", str(folder / "data.jsonl"), "--columns", "answers=answer", *records]
-
-
-def claspkit(*words: str) -> int:
-    """Run a command in this process; its exit code."""
-    with pytest.raises(SystemExit) as ended:
-        main(list(words))
-    return int(ended.value.code or 0)
 
 
 @pytest.fixture(scope="module")

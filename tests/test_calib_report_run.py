@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, NO_BROWSER, console_lines, layout, requests
+from commands import claspkit
 from PIL import Image
 from pipeline_runs import calibrate
 from test_calib_report import HOSTILE, Page
 
 from claspkit.calib.apply import Asker
-from claspkit.calib.cli import main
 from claspkit.calib.folder import RunFolder
 from claspkit.calib.gallery import Gallery, pick, read_gallery
 from claspkit.calib.images import open_image
@@ -51,13 +51,6 @@ def view(finished: Path) -> RunView:
 def found(view: RunView) -> Found:
     """What its records say."""
     return collect(view)
-
-
-def claspkit(*arguments: str) -> int:
-    """Run a command in this process; returns its exit code."""
-    with pytest.raises(SystemExit) as stop:
-        main(list(arguments))
-    return int(stop.value.code or 0)
 
 
 def chart_of(text: str, name: str) -> Page:

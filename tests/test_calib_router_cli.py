@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import claspkit
 from router_examples import FINE_EXAMPLES
 
-from claspkit.calib.cli import main
 from claspkit.calib.folder import RunFolder, write_samples
 from claspkit.calib.labelled import Labelled, read_labelled
 from claspkit.calib.samples import Source, make_sample
@@ -32,13 +32,6 @@ def answers(tmp_path: Path) -> Path:
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
-
-
-def claspkit(*words: str) -> int:
-    """Run a command; its exit code."""
-    with pytest.raises(SystemExit) as ended:
-        main(list(words))
-    return int(ended.value.code or 0)
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
